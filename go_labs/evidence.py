@@ -1,0 +1,136 @@
+"""What a run leaves before anyone judges it: the data between the machine (``provision``) and the reader (``reports``).
+
+``provision`` writes ``evidence.json`` and the files it names into a staging folder; ``reports`` reads that folder, adds
+metrics, gates and verdicts, writes ``run.json`` and renames the folder to its final name. Both see only these structs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+EVIDENCE_SCHEMA = 1
+"""Version of the shape below."""
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """One stretch of a workload under fixed parameters. The probes know it by ``id`` (see ``labkit.Mark``).
+
+    :param id: 1 to 511; 0 is everything outside a segment.
+    :param section: ``forced``, ``free``, or one that the lab defines.
+    :param parameters: what was fixed: ``{"lock": "rwmutex", "goroutines": "16", "readers": "70"}``.
+    :param start_ns: and ``end_ns``: CLOCK_MONOTONIC of the machine.
+    :param counts: what the workload itself counted; in a forced section, what must come out of the trace under the key
+        of the same name in ``expected``.
+    :param expected: forced section: exact number of each traced event, by counter name.
+    :param samples: figures with units in their name (``ns_per_op``), in the order they were taken.
+    :param addresses: objects of interest (``{"mutex": 824633827328}``).
+    """
+
+    id: int
+    section: str
+    parameters: dict[str, str] = {}
+    start_ns: int
+    end_ns: int
+    counts: dict[str, int] = {}
+    expected: dict[str, int] = {}
+    samples: dict[str, list[float]] = {}
+    addresses: dict[str, int] = {}
+
+
+class GoroutineIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """Self-test of the goid offset: the id that a goroutine read from its own stack header."""
+
+    goids: list[int]
+
+
+class WorkloadOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """The one JSON document that a workload prints on stdout. Untrusted.
+
+    :param lab: name of the lab. :param go: ``runtime.Version()``.
+    :param self_test: ids of the goroutines that took part in the goid self-test, in segment ``self-test``.
+    :param metrics: runtime/metrics and others at the end, by name.
+    :param profile: mutex profile in the profiled phase: stacks (outermost last) with counts and delay.
+    """
+
+    schema: Literal[1]
+    lab: str
+    go: str
+    gomaxprocs: int
+    self_test: GoroutineIdentity
+    segments: list[Segment]
+    metrics: dict[str, float] = {}
+    profile: list[ProfileEntry] = []
+
+
+class ProfileEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One stack of Go's own mutex profile: ``count`` contentions, ``delay_ns`` waited, frames innermost first."""
+
+    count: int
+    delay_ns: int
+    frames: list[str]
+
+
+class PhaseEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What one phase left.
+
+    :param files: role → file name in the staging folder: ``workload`` (WorkloadOutput), ``trace`` (trace.json of the
+        loader), ``events`` (events.bin), ``plan``, ``stdout``, ``stderr``, ``tool:NAME`` (JSON of a BCC or bpftrace tool).
+    :param wall_seconds: of the host, for the whole phase; ``workload_seconds``: of the workload alone, guest time.
+    :param error: why the phase has no result, where it has none.
+    """
+
+    name: str
+    exit_status: int | None
+    wall_seconds: float
+    workload_seconds: float
+    files: dict[str, str]
+    error: str = ""
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run came from: enough to make it again, and to know what it may be compared with."""
+
+    started: str
+    finished: str
+    kernel_line: str
+    kernel_release: str
+    kernel_version: str
+    cmdline: str
+    lock_digest: str
+    base_sha256: str
+    bundle_sha256: str
+    tools_sha256: str
+    provider: str
+    qemu_version: str
+    accelerator: str
+    cpu_model: str
+    machine_type: str
+    cpus: int
+    memory_mib: int
+    clock: Literal["kvm", "emulated", "virtual"]
+    clocksource: str
+    start: Literal["warm", "cold"]
+    go_version: str
+    lab_sha256: str
+    binary_sha256: str
+    loader_sha256: str
+    objects_sha256: str
+    options: dict[str, str]
+    host: dict[str, str]
+    seed: int
+    order: int
+    product_version: str
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """``evidence.json``."""
+
+    schema: int
+    lab: str
+    provenance: Provenance
+    phases: list[PhaseEvidence]
+    files: dict[str, str]
+    timings: dict[str, float]
+    facts: dict[str, Any] = {}

@@ -1,0 +1,183 @@
+"""A lab's own description: ``lab.toml`` beside its code.
+
+A lab is one folder: Go source, ``lab.toml`` and, where its figures need more than the generic ones, ``analysis.py``.
+No list elsewhere names it: a lab is found by its folder, in ``go_labs/`` or wherever a person keeps it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from vm.errors import ConfigError, UsageError
+
+LABS = Path(__file__).resolve().parent
+"""The folder that holds the labs of this repository."""
+
+Clock = Literal["kvm", "emulated", "virtual"]
+"""What a second in the machine is: a real one, an emulated one, or counted instructions."""
+
+
+class Option(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One argument of the workload, passed as ``--name=value``.
+
+    :param default: value of the default run; ``full`` is the value under ``--full``.
+    :param minimum: and ``maximum``: inclusive bounds of each number (``ints`` is a comma-separated list).
+    """
+
+    kind: Literal["int", "ints", "seconds", "choice"]
+    default: str
+    full: str | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: list[str] = []
+    help: str
+
+
+class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One pass of the workload.
+
+    :param name: ``timed`` (nothing attached), ``traced`` (probes), ``profiled`` (Go's instruments) or ``kernel``
+        (the article's own kernel-side tools).
+    :param sections: sections of the workload that run in it.
+    :param probes: probe sets that the loader attaches (``bpf/``), empty where nothing is attached by it.
+    :param tools: scripts of ``bpf/bcc`` or ``bpf/bpftrace`` that run beside the workload, ``bcc/NAME`` or ``bpftrace/NAME``.
+    :param timeout: seconds after which the workload counts as hung.
+    """
+
+    name: Literal["timed", "traced", "profiled", "kernel"]
+    sections: list[str]
+    probes: list[str] = []
+    tools: list[str] = []
+    options: dict[str, str] = {}
+    timeout: float = 120.0
+
+
+class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One condition of a claim, written before anything is measured.
+
+    :param metric: name of the metric that decides.
+    :param confirm: comparison that confirms, ``">= 1"``; operators ``< <= == != >= >``.
+    :param refute: comparison that refutes; where a metric has an interval, the whole of it must satisfy either.
+    :param clocks: clocks on which it may be judged.
+    :param emulation: why the emulator cannot turn the result round; needed when a metric in time or rate may be judged
+        under ``emulated``.
+    :param meaning: one sentence, what the metric shows.
+    """
+
+    metric: str
+    confirm: str
+    refute: str
+    clocks: list[Clock] = ["kvm", "emulated", "virtual"]
+    emulation: str = ""
+    meaning: str
+
+
+class Claim(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A claim of the source article, with the criteria that decide it.
+
+    :param text: the claim in our words.
+    :param says: the article's own figures, for the comparison table, where it has any.
+    :param why: what is known of the mechanism; shown beside the evidence, never instead of it.
+    """
+
+    id: str
+    text: str
+    says: str = ""
+    why: str = ""
+    criteria: list[Criterion]
+
+
+class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A condition under which a run counts; failed, it makes its claims undecided.
+
+    :param claims: ids that depend on it; empty means all.
+    """
+
+    name: str
+    metric: str
+    require: str
+    claims: list[str] = []
+    meaning: str
+
+
+class Lab(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``lab.toml``.
+
+    :param primary: the one metric that comparisons between kernels use.
+    :param go_minimum: lowest Go version, ``1.21``; ``kernel_minimum`` likewise, ``5.10``.
+    :param oracle: which independent source the counts are held against, in words.
+    :param cpus: of the machine; ``memory`` in MiB.
+    """
+
+    schema: Literal[1]
+    name: str
+    title: str
+    section: str
+    question: str
+    primary: str
+    oracle: str
+    go_minimum: str = "1.21"
+    kernel_minimum: str = "5.10"
+    cpus: int = 2
+    memory: int = 1024
+    seconds: float
+    options: dict[str, Option] = {}
+    phases: list[Phase]
+    claims: list[Claim] = []
+    gates: list[Gate] = []
+
+
+class LabFolder(msgspec.Struct, frozen=True, kw_only=True):
+    """A lab and where it lies."""
+
+    path: Path
+    lab: Lab
+
+    @property
+    def analysis(self) -> Path | None:
+        """The lab's own ``analysis.py``, if it has one."""
+        path = self.path / "analysis.py"
+        return path if path.is_file() else None
+
+
+def load(path: Path) -> LabFolder:
+    """Read the lab in folder ``path``.
+
+    :raises ConfigError: ``lab.toml`` is missing, is not TOML or does not fit; the message has the field's path.
+    """
+    file = path / "lab.toml"
+    if not file.is_file():
+        raise ConfigError(f"{path} has no lab.toml", "a lab is a folder with lab.toml beside its Go source")
+    try:
+        lab = msgspec.toml.decode(file.read_bytes(), type=Lab)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{file}: {error}", "docs/labs.md describes every field") from error
+    return LabFolder(path=path, lab=lab)
+
+
+def names() -> list[str]:
+    """Names of the labs in this repository, sorted."""
+    return sorted(p.parent.name for p in LABS.glob("*/lab.toml"))
+
+
+def find(name: str) -> LabFolder:
+    """Return the lab ``name``: one of this repository, or a folder (a name with a slash).
+
+    :raises UsageError: no such lab; near names are suggested.
+    :raises ConfigError: see :func:`load`.
+    """
+    if "/" in name or name.startswith("."):
+        folder = Path(name).expanduser().resolve()
+        if not folder.is_dir():
+            raise UsageError(f"there is no lab folder {name}", "give the folder that holds lab.toml")
+        return load(folder)
+    if name not in names():
+        import difflib
+
+        near = difflib.get_close_matches(name, names(), n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"labs here: {', '.join(names())}"
+        raise UsageError(f"there is no lab {name!r}", hint)
+    return load(LABS / name)
