@@ -1,7 +1,7 @@
 """What the loader leaves: the structs of ``trace.json`` and the records of ``events.bin``.
 
-``labtrace run`` writes both into its ``--out`` folder (``docs/architecture.md``, "The data between them"). They come out of
-a machine that a workload shared, so reading them validates everything and believes nothing.
+``labtrace run`` writes both into its ``--out`` folder (``docs/architecture.md``, "The data between them"). They come
+out of a machine that a workload shared, so reading them validates everything and believes nothing.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ EVENT = np.dtype(
 )
 """One record of ``events.bin``, 48 bytes.
 
-``start_ns`` is CLOCK_MONOTONIC of the machine, ``duration_ns`` nanoseconds, ``address`` the object waited for (a runtime
-address, 0 where there is none), ``stack`` an index into :attr:`Trace.stacks` or -1, ``kind`` an :class:`EventKind`,
+``start_ns`` is CLOCK_MONOTONIC of the machine, ``duration_ns`` nanoseconds, ``address`` the object waited for (a
+runtime address, 0 where there is none), ``stack`` an index into :attr:`Trace.stacks` or -1, ``kind`` an :class:`EventKind`,
 ``reason`` the Go version's own number of the wait reason.
 """
 
