@@ -39,8 +39,8 @@ EVENT = np.dtype(
 """One record of ``events.bin``, 48 bytes.
 
 ``start_ns`` is CLOCK_MONOTONIC of the machine, ``duration_ns`` nanoseconds, ``address`` the object waited for (a
-runtime address, 0 where there is none), ``stack`` an index into :attr:`Trace.stacks` or -1, ``kind`` an :class:`EventKind`,
-``reason`` the Go version's own number of the wait reason.
+runtime address, 0 where there is none), ``stack`` an index into :attr:`Trace.stacks` or -1, ``kind`` an
+:class:`EventKind`, ``reason`` the Go version's own number of the wait reason.
 """
 
 
