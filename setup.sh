@@ -1,0 +1,236 @@
+#!/usr/bin/env bash
+# Prepares a host for the lab: a few host packages, subordinate ids, and .venv with everything else.
+# Safe to run again; a second run only checks (well under two seconds, no network).
+set -euo pipefail
+
+readonly EXIT_USAGE=10 EXIT_SETUP=12 # the same numbers as vm/errors.py
+readonly MINIMUM_MINOR=11            # Python 3.11: what Debian 12 brings
+readonly SUBID_COUNT=65536
+
+# What the host must bring. Everything that shapes bytes (QEMU, clang, mke2fs) comes from the locked tools root.
+#   mmdebstrap, uidmap      the base image, built without root
+#   gpgv, …-keyring         checking the archive's signatures when the lock is made
+#   python3, python3-venv   the lab itself
+readonly PACKAGES=(mmdebstrap uidmap passwd gpgv debian-archive-keyring ca-certificates python3 python3-venv)
+
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+readonly here venv="$here/.venv"
+readonly stamp="$venv/.kmlab-stamp"
+
+usage() {
+  cat <<'TEXT'
+usage: ./setup.sh [--help]
+
+Prepares this host (Debian 12, Debian 13, Ubuntu 24.04; as root or with sudo) and makes .venv beside this file:
+
+  1. host packages that are missing: mmdebstrap uidmap passwd gpgv debian-archive-keyring ca-certificates
+     python3 python3-venv
+  2. a range of 65536 subordinate user and group ids for root and for you, where there is none
+  3. .venv from requirements.txt (every file pinned by hash), which brings the Go toolchain and all test tools, too
+
+QEMU, clang and the images are not installed: the lab builds them below ~/.cache/kmlab when they are first needed.
+Exit codes: 0 done, 10 wrong argument, 12 the host cannot be prepared (the message says why).
+TEXT
+}
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+# die MESSAGE HINT: the same frame as every error of the lab.
+die() {
+  printf 'error: %s\n' "$1" >&2
+  [[ -n ${2:-} ]] && printf 'hint: %s\n' "$2" >&2
+  exit "$EXIT_SETUP"
+}
+
+check_platform() {
+  local system machine
+  system=$(uname -s) machine=$(uname -m)
+  [[ $system == Linux && $machine == x86_64 ]] ||
+    die "the lab runs on Linux on x86-64, this is $system on $machine" \
+      "use a Linux virtual machine (see README.md, \"What you need\")"
+}
+
+# The person that the lab is for: whoever called sudo, where this runs through sudo.
+lab_user() {
+  if [[ $EUID -eq 0 && -n ${SUDO_USER:-} && $SUDO_USER != root ]]; then
+    printf '%s\n' "$SUDO_USER"
+  else
+    id -un
+  fi
+}
+
+as_root() {
+  if [[ $EUID -eq 0 ]]; then
+    "$@"
+  else
+    command -v sudo >/dev/null ||
+      die "root is needed for: $*" "run ./setup.sh as root once, or install sudo"
+    sudo -- "$@"
+  fi
+}
+
+as_lab_user() {
+  local user
+  user=$(lab_user)
+  if [[ $EUID -eq 0 && $user != root ]]; then
+    runuser -u "$user" -- "$@"
+  else
+    "$@"
+  fi
+}
+
+missing_packages() {
+  local package
+  for package in "${PACKAGES[@]}"; do
+    # One call for all would be faster still, but fails as a whole where one is unknown.
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || printf '%s\n' "$package"
+  done
+}
+
+# apt-get with only the distribution's own sources: where a third-party source is broken, it must not stop the lab.
+own_sources() {
+  local folder=$1 file
+  mkdir -p "$folder"
+  for file in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+    if [[ -f $file ]] && grep -qsE '(debian|ubuntu)' "$file" && [[ $file =~ /(sources\.list|debian\.[a-z]+|ubuntu\.[a-z]+)$ ||
+      $(cat "$file") =~ (debian|ubuntu)-archive-keyring ]]; then
+      cp -- "$file" "$folder/"
+    fi
+  done
+  compgen -G "$folder/*" >/dev/null
+}
+
+# The environment goes through env(1), because sudo drops it.
+apt_get() {
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" >&2
+}
+
+install_packages() {
+  local -a missing=("$@") options=()
+  folder=""
+  say "installing host packages: ${missing[*]}"
+  if ! apt_get update; then
+    say "apt-get update failed; trying again with the distribution's own package sources alone"
+    folder=$(mktemp -d)
+    trap 'rm -rf -- "$folder"' EXIT
+    own_sources "$folder" || die "no package source of the distribution is configured" "see /etc/apt/sources.list.d"
+    chmod -R a+rX "$folder"
+    # Without List-Cleanup=0 the indexes of all other sources would be deleted.
+    options=(-o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$folder" -o APT::Get::List-Cleanup=0)
+    apt_get "${options[@]}" update ||
+      die "the package index cannot be fetched" "check the network and 'apt-get update', then run ./setup.sh again"
+  fi
+  apt_get ${options[@]+"${options[@]}"} install --yes --no-install-recommends "${missing[@]}" ||
+    die "these packages could not be installed: ${missing[*]}" \
+      "see apt-get's words above; on Ubuntu, mmdebstrap needs the universe component"
+}
+
+check_packages() {
+  local -a missing
+  if ! command -v dpkg-query >/dev/null; then
+    local tool
+    for tool in mmdebstrap newuidmap gpgv usermod; do
+      command -v "$tool" >/dev/null || missing+=("$tool")
+    done
+    [[ ${#missing[@]} -eq 0 ]] ||
+      die "this host has no dpkg, and lacks ${missing[*]}" "install them with the host's own package manager"
+    return
+  fi
+  mapfile -t missing < <(missing_packages)
+  [[ ${#missing[@]} -eq 0 ]] || install_packages "${missing[@]}"
+}
+
+has_range() { # FILE USER
+  local uid
+  uid=$(id -u "$2")
+  awk -F: -v name="$2" -v uid="$uid" -v count="$SUBID_COUNT" \
+    '($1 == name || $1 == uid) && $3 >= count { found = 1 } END { exit !found }' "$1" 2>/dev/null
+}
+
+# The first id above every range that is given out already: usermod does not look for overlaps.
+next_range() { # FILE
+  awk -F: 'BEGIN { next_id = 100000 } $2 + $3 > next_id { next_id = $2 + $3 } END { print next_id }' \
+    "$([[ -f $1 ]] && printf %s "$1" || printf /dev/null)"
+}
+
+check_ranges() {
+  local user first file
+  for file in /etc/subuid /etc/subgid; do
+    # usermod refuses where the file is not there at all.
+    [[ -e $file ]] || as_root touch "$file"
+  done
+  for user in root "$(lab_user)"; do
+    if ! has_range /etc/subuid "$user"; then
+      first=$(next_range /etc/subuid)
+      say "giving $user the subordinate user ids $first to $((first + SUBID_COUNT - 1))"
+      as_root usermod --add-subuids "$first-$((first + SUBID_COUNT - 1))" "$user" ||
+        die "no subordinate user ids for $user" "add the line '$user:$first:$SUBID_COUNT' to /etc/subuid"
+    fi
+    if ! has_range /etc/subgid "$user"; then
+      first=$(next_range /etc/subgid)
+      say "giving $user the subordinate group ids $first to $((first + SUBID_COUNT - 1))"
+      as_root usermod --add-subgids "$first-$((first + SUBID_COUNT - 1))" "$user" ||
+        die "no subordinate group ids for $user" "add the line '$user:$first:$SUBID_COUNT' to /etc/subgid"
+    fi
+  done
+}
+
+# The distribution's own Python first: one on PATH may be a shim that points nowhere.
+find_python() {
+  local candidate
+  for candidate in /usr/bin/python3 python3; do
+    if "$candidate" -c "import sys, venv; sys.exit(sys.version_info < (3, $MINIMUM_MINOR))" 2>/dev/null; then
+      printf '%s\n' "$candidate"
+      return
+    fi
+  done
+  die "no Python 3.$MINIMUM_MINOR or newer with venv was found" "Debian 12, Debian 13 and Ubuntu 24.04 have one"
+}
+
+# What .venv must have been made of: requirements, interpreter and its own place (scripts in it name it).
+wanted_stamp() { # PYTHON
+  { cat -- "$here/requirements.txt" && "$1" -c 'import sys; print(sys.version)' && printf '%s\n' "$venv"; } | sha256sum | cut -c 1-64
+}
+
+check_venv() {
+  local python wanted
+  python=$(find_python)
+  wanted=$(wanted_stamp "$python")
+  if [[ -f $stamp && $(<"$stamp") == "$wanted" && -x $venv/bin/invoke ]] && "$venv/bin/python" -c '' 2>/dev/null; then
+    return
+  fi
+  say "installing the Python packages of requirements.txt into .venv (Go and all test tools are among them)"
+  rm -f -- "$stamp"
+  # A virtual environment that was moved or whose interpreter is gone cannot be mended.
+  if [[ -e $venv ]] && ! { "$venv/bin/python" -c '' 2>/dev/null && grep -qsF "$venv/bin/python" "$venv/bin/pip"; }; then
+    as_lab_user "$python" -m venv --clear "$venv" || die "$venv could not be made" "remove it and run ./setup.sh again"
+  fi
+  [[ -x $venv/bin/pip ]] || as_lab_user "$python" -m venv "$venv" ||
+    die "$venv could not be made" "check that $here is yours and the disk is not full"
+  as_lab_user "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --only-binary :all: \
+    --require-hashes --requirement "$here/requirements.txt" >&2 ||
+    die "the Python packages could not be installed" \
+      "see pip's words above; check the network and the disk, then run ./setup.sh again"
+  printf '%s\n' "$wanted" | as_lab_user tee -- "$stamp" >/dev/null
+}
+
+main() {
+  case ${1:-} in
+  '') ;;
+  --help | -h)
+    usage
+    return
+    ;;
+  *)
+    printf 'error: setup.sh knows no argument %q\nhint: ./setup.sh --help\n' "$1" >&2
+    exit "$EXIT_USAGE"
+    ;;
+  esac
+  check_platform
+  check_packages
+  check_ranges
+  check_venv
+  say "ready; now: .venv/bin/invoke lab mutex --kernel 6.1"
+}
+
+main "$@"
