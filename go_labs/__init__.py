@@ -1,0 +1,1 @@
+"""The Go workloads, a folder each, with the description of the lab beside its code."""

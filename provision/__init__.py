@@ -1,0 +1,1 @@
+"""Onto a machine and back: builds, SSH, push, run, pull."""

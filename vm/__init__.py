@@ -1,0 +1,1 @@
+"""A machine: which kernel, which image, how it starts, resets and stops."""

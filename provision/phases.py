@@ -1,0 +1,191 @@
+"""One phase of a lab in a machine: its command, how it ends, what it leaves."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from go_labs.evidence import PhaseEvidence, WorkloadOutput
+from go_labs.spec import Phase
+from provision.ssh import Completed, Shell
+from provision.transfer import pull
+from vm.deadline import Deadline
+from vm.errors import LabFailedError, OutputError, ProbeError
+
+OUTPUT_MIB = 64
+"""MiB that a workload may write to a file before the kernel ends it (RLIMIT_FSIZE)."""
+
+TOOL_READY_SECONDS = 45
+"""Seconds that kernel-side tools get to attach: BCC compiles for 5 s under emulation, longer on a busy host."""
+
+KILL_SECONDS = 5
+"""Seconds between asking a workload to end and ending it."""
+
+TIMED_OUT = 124
+"""What timeout(1) returns when it ended the command; :data:`KILLED` when it had to kill it."""
+
+KILLED = 137
+LOADER_TIMED_OUT = 6
+"""What ``labtrace run`` returns when its ``--timeout`` ended the workload."""
+
+TOOLS_NOT_READY = 96
+"""What ``guest/with_tools.sh`` returns when no tool could attach."""
+
+LOADER_ERRORS = {
+    3: "the kernel refused a BPF program",
+    4: "a probe could not be attached",
+    5: "the workload did not start",
+}
+"""Exit codes of ``labtrace run`` before the workload ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A workload that lies in a machine.
+
+    :param folder: where everything of this run was pushed to.
+    :param name: file name of the binary, and the name its threads go by.
+    :param arguments: options of the lab, as ``--name=value``.
+    """
+
+    folder: str
+    name: str
+    arguments: tuple[str, ...]
+
+
+def workload_words(workload: Workload, phase: Phase, seed: int) -> list[str]:
+    """Return the workload's command line in ``phase``."""
+    options = dict(word.removeprefix("--").partition("=")[::2] for word in workload.arguments) | phase.options
+    return [
+        f"./{workload.name}",
+        f"--phase={phase.name}",
+        f"--sections={','.join(phase.sections)}",
+        f"--seed={seed}",
+        *(f"--{name}={value}" for name, value in sorted(options.items())),
+    ]
+
+
+def tool_command(tool: str, comm: str) -> str:
+    """Return the command of tool ``bcc/NAME`` or ``bpftrace/NAME``, watching processes named ``comm``."""
+    kind, _, name = tool.partition("/")
+    script = shlex.quote(f"tools/{kind}/{name}")
+    target = shlex.quote(comm[:15])
+    if kind == "bcc":
+        return f"python3 {script}.py {target}"
+    return f"bpftrace -q {script}.bt {target}"
+
+
+def command(workload: Workload, phase: Phase, seed: int) -> str:
+    """Return the shell command that runs ``phase`` and leaves its files in ``out/PHASE`` of the workload's folder."""
+    out = f"out/{phase.name}"
+    words = shlex.join(workload_words(workload, phase, seed))
+    limit = f"timeout -k {KILL_SECONDS} {phase.timeout:g}"
+    start = f"cd {shlex.quote(workload.folder)} && mkdir -p {out} && ulimit -f {OUTPUT_MIB * 2048} && exec"
+    if phase.probes:
+        return (
+            f"{start} ./labtrace run --plan plan.json --objects objects.o --out {out} --timeout {phase.timeout:g} "
+            f"--calibrate --max-output {OUTPUT_MIB << 20} -- {words} 2>{out}/loader.err"
+        )
+    if phase.tools:
+        tools = " ".join(
+            f"-t {shlex.quote(tool.replace('/', '-'))} {shlex.quote(tool_command(tool, workload.name))}"
+            for tool in phase.tools
+        )
+        return f"{start} sh ./with_tools.sh {out} {TOOL_READY_SECONDS} {tools} -- {limit} {words} 2>{out}/tools.err"
+    return f"{start} {limit} {words} >{out}/workload.json 2>{out}/stderr </dev/null"
+
+
+def run(
+    shell: Shell,
+    workload: Workload,
+    phase: Phase,
+    seed: int,
+    staging: Path,
+    deadline: Deadline,
+    alive: Callable[[], None],
+) -> PhaseEvidence:
+    """Run ``phase`` in the machine, bring its files into ``staging``, and say what it left.
+
+    A workload that failed is not an exception here: the evidence says so, and :func:`failure` makes the error of it.
+
+    :raises MachineError: the machine was lost meanwhile.
+    """
+    allowed = phase.timeout + KILL_SECONDS + (2 * TOOL_READY_SECONDS if phase.tools else 30)
+    began = time.monotonic()
+    done = shell.run(command(workload, phase, seed), deadline.within(allowed), alive=alive)
+    wall = time.monotonic() - began
+    into = staging / phase.name
+    into.mkdir()
+    names = pull(shell, f"{workload.folder}/out/{phase.name}", into, deadline.within(60), alive)
+    files = {_role(name): f"{phase.name}/{name}" for name in names}
+    error, seconds = _outcome(done, phase, staging, files)
+    return PhaseEvidence(
+        name=phase.name, exit_status=done.status, wall_seconds=wall, workload_seconds=seconds, files=files, error=error
+    )
+
+
+def failure(lab: str, phase: PhaseEvidence) -> LabFailedError | None:
+    """Return the error that ``phase`` stands for, or None if it went well."""
+    if not phase.error:
+        return None
+    message = f"lab {lab}, phase {phase.name}: {phase.error}"
+    hint = "the record keeps what was finished; its phase folder has the workload's own words"
+    if phase.exit_status in LOADER_ERRORS:
+        return ProbeError(message, "trace.json and loader.err in the record have the verifier's words")
+    if phase.exit_status == 0:
+        return OutputError(message, hint)
+    return LabFailedError(message, hint)
+
+
+def _role(name: str) -> str:
+    """Return the role of a pulled file (``go_labs.evidence.PhaseEvidence``)."""
+    roles = {"workload.json": "workload", "trace.json": "trace", "events.bin": "events"}
+    if name.startswith("tool-") and name.endswith(".json"):
+        return "tool:" + name.removeprefix("tool-").removesuffix(".json").replace("-", "/", 1)
+    return roles.get(name, name)
+
+
+def _outcome(done: Completed, phase: Phase, staging: Path, files: Mapping[str, str]) -> tuple[str, float]:
+    """Return what went wrong, in words ("" if nothing), and the seconds that the workload itself took."""
+    words = _last_words(staging, files)
+    timed_out = {LOADER_TIMED_OUT} if phase.probes else {TIMED_OUT, KILLED}
+    if done.status in timed_out:
+        return f"the workload was not over within {phase.timeout:g} s{words}", 0.0
+    if done.status == TOOLS_NOT_READY and phase.tools:
+        return f"no kernel-side tool could attach{words}", 0.0
+    if phase.probes and done.status in LOADER_ERRORS:
+        return f"{LOADER_ERRORS[done.status]}{words}", 0.0
+    if done.status != 0:
+        return f"the workload ended with status {done.status}{words}", 0.0
+    try:
+        output = _read_output(staging / files["workload"])
+    except KeyError:
+        return "the workload left no output", 0.0
+    except msgspec.DecodeError as error:
+        return f"the workload's output is not the JSON that the protocol asks for: {error}", 0.0
+    ends = [segment.end_ns for segment in output.segments]
+    starts = [segment.start_ns for segment in output.segments]
+    return "", (max(ends) - min(starts)) / 1e9 if ends else 0.0
+
+
+def _read_output(path: Path) -> WorkloadOutput:
+    data = path.read_bytes()
+    try:
+        return msgspec.json.decode(data, type=WorkloadOutput)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(str(error)) from error
+
+
+def _last_words(staging: Path, files: Mapping[str, str]) -> str:
+    """Return ``: …``, the last line of what was said on stderr, made safe to print; "" if nothing was."""
+    for role in ("stderr", "loader.err", "tools.err"):
+        if role in files:
+            lines = (staging / files[role]).read_text("utf-8", "replace").strip().splitlines()
+            if lines:
+                return ": " + "".join(c if c.isprintable() else "�" for c in lines[-1][:300])
+    return ""

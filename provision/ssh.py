@@ -1,0 +1,272 @@
+"""One typed adapter around paramiko.
+
+paramiko has no types of its own, and its errors say little to the person who meets them; nothing else in the lab
+imports it. The connection is strict: the host key is known before the machine starts, and any other key is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import shlex
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import paramiko
+
+from vm.deadline import Deadline
+from vm.errors import HangError, IntegrityError, OutputError, SshError
+
+CHUNK = 256 * 1024
+"""Bytes that are moved at once in either direction."""
+
+OUTPUT_LIMIT = 64 * 1024 * 1024
+"""Bytes of one command's output that are kept before the command counts as running away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a machine's sshd is and how to be sure that it is the right one.
+
+    :param host_key: ``ssh-ed25519 AAAA…``, the only key that is accepted.
+    """
+
+    host: str
+    port: int
+    user: str
+    private_key: Path
+    host_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A command that ended.
+
+    :param status: exit status; 128 + signal where a signal ended it.
+    """
+
+    command: str
+    status: int
+    stdout: bytes = field(repr=False)
+    stderr: bytes = field(repr=False)
+
+    def text(self) -> str:
+        """Return stdout as text, with undecodable bytes replaced and surrounding white space removed."""
+        return self.stdout.decode("utf-8", "replace").strip()
+
+    def check(self) -> Completed:
+        """Return itself, or raise :class:`~vm.errors.SshError` with the command's last words if it failed."""
+        if self.status != 0:
+            words = self.stderr.decode("utf-8", "replace").strip().splitlines()
+            last = words[-1] if words else "it said nothing"
+            raise SshError(f"`{self.command}` ended with status {self.status} in the machine: {last}")
+        return self
+
+
+def connect(target: Target, deadline: Deadline, alive: Callable[[], None] = lambda: None) -> Shell:
+    """Connect to ``target``, retrying until its sshd answers or ``deadline`` is over.
+
+    A TCP connect through QEMU's user networking always succeeds, so the banner is what tells that sshd is there.
+
+    :param alive: called between attempts; raises if the machine is gone (QEMU died, the kernel panicked).
+    :raises HangError: no banner before the deadline.
+    :raises IntegrityError: the machine showed another host key.
+    :raises SshError: sshd answered and refused.
+    """
+    key = paramiko.Ed25519Key.from_private_key_file(str(target.private_key))
+    while True:
+        alive()
+        deadline.check("connecting over SSH", "the console log of the machine may say why; --cold starts it anew")
+        transport = _transport(target, deadline)
+        if transport is not None:
+            break
+        time.sleep(0.02)
+    try:
+        shown = transport.get_remote_server_key()
+        if f"{shown.get_name()} {shown.get_base64()}" != " ".join(target.host_key.split()[:2]):
+            raise IntegrityError(
+                f"{target.host}:{target.port} showed a host key that is not this machine's",
+                "another program may have taken the port; start the machine again",
+            )
+        transport.auth_publickey(target.user, key)
+    except paramiko.SSHException as error:
+        transport.close()
+        raise SshError(f"the machine's sshd refused the key of {target.user}: {error}") from error
+    except BaseException:
+        transport.close()
+        raise
+    return Shell(transport, target)
+
+
+def _transport(target: Target, deadline: Deadline) -> paramiko.Transport | None:
+    """Return a transport whose key exchange is done, or None if sshd is not there yet."""
+    try:
+        sock = socket.create_connection((target.host, target.port), timeout=max(0.05, min(5.0, deadline.remaining)))
+    except OSError:
+        return None
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    transport = paramiko.Transport(sock, default_window_size=16 * 1024 * 1024, default_max_packet_size=CHUNK)
+    transport.banner_timeout = max(0.1, deadline.remaining)
+    try:
+        transport.start_client(timeout=max(0.1, deadline.remaining))
+    except (paramiko.SSHException, EOFError, OSError):
+        transport.close()
+        return None
+    return transport
+
+
+class Shell:
+    """A kept connection to a machine: commands, and streams in and out."""
+
+    def __init__(self, transport: paramiko.Transport, target: Target) -> None:
+        self._transport = transport
+        self.target = target
+
+    def __enter__(self) -> Shell:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; commands that still run lose their terminal, not their life."""
+        self._transport.close()
+
+    def run(
+        self,
+        command: str | Sequence[str],
+        deadline: Deadline,
+        stdin: bytes | BinaryIO | None = None,
+        stdout: BinaryIO | None = None,
+        limit: int = OUTPUT_LIMIT,
+        alive: Callable[[], None] = lambda: None,
+    ) -> Completed:
+        """Run ``command`` and wait for its end.
+
+        :param command: a shell command, or words that are quoted.
+        :param stdin: what it reads; a file is streamed.
+        :param stdout: where its output goes; kept in the result if not given.
+        :param limit: bytes of output after which it is cut off.
+        :param alive: called about once a second; raises if the machine is gone.
+        :raises HangError: not over by ``deadline``. :raises OutputError: more than ``limit`` bytes.
+        :raises SshError: the connection broke.
+        """
+        words = command if isinstance(command, str) else shlex.join(command)
+        with self._channel(deadline) as channel:
+            channel.exec_command(words)
+            exchange = _Exchange(channel, words, deadline, limit, alive)
+            out, err = exchange.pump(stdin, stdout)
+            return Completed(words, exchange.status(), out, err)
+
+    @contextlib.contextmanager
+    def _channel(self, deadline: Deadline) -> Iterator[paramiko.Channel]:
+        try:
+            channel = self._transport.open_session(timeout=max(0.1, deadline.remaining))
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise SshError(f"the SSH connection to the machine broke: {error or 'closed by the machine'}") from error
+        try:
+            yield channel
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise SshError(f"the SSH connection to the machine broke: {error or 'closed by the machine'}") from error
+        finally:
+            channel.close()
+
+    def interactive_channel(self, command: str | None, term: str, columns: int, rows: int) -> paramiko.Channel:
+        """Open a channel with a terminal: a login shell, or ``command``. The caller owns and closes it."""
+        channel = self._transport.open_session()
+        channel.get_pty(term, columns, rows)
+        if command is None:
+            channel.invoke_shell()
+        else:
+            channel.exec_command(command)
+        return channel
+
+
+class _Exchange:
+    """Moves bytes of one command in both directions until it ends."""
+
+    def __init__(
+        self, channel: paramiko.Channel, words: str, deadline: Deadline, limit: int, alive: Callable[[], None]
+    ) -> None:
+        self._channel = channel
+        self._words = words
+        self._deadline = deadline
+        self._limit = limit
+        self._alive = alive
+        self._checked = time.monotonic()
+
+    def pump(self, stdin: bytes | BinaryIO | None, stdout: BinaryIO | None) -> tuple[bytes, bytes]:
+        """Feed stdin, collect both outputs, and return what was kept of them."""
+        channel = self._channel
+        out, err = bytearray(), bytearray()
+        source = self._feed(stdin)
+        feeding = next(source, None) is not None
+        total = 0
+        while True:
+            moved = 0
+            while channel.recv_ready():
+                data = channel.recv(CHUNK)
+                moved += len(data)
+                if stdout is None:
+                    out += data
+                else:
+                    stdout.write(data)
+            while channel.recv_stderr_ready():
+                data = channel.recv_stderr(CHUNK)
+                moved += len(data)
+                err += data
+            total += moved
+            if total > self._limit:
+                raise OutputError(f"`{self._words}` wrote more than {self._limit >> 20} MiB", "its output was cut off")
+            if feeding:
+                feeding = next(source, None) is not None
+            elif not moved:
+                if channel.exit_status_ready() and channel.eof_received and not self._pending():
+                    return bytes(out), bytes(err)
+                select.select([channel], [], [], 0.05)
+            self._tick()
+
+    def _pending(self) -> bool:
+        return self._channel.recv_ready() or self._channel.recv_stderr_ready()
+
+    def _feed(self, stdin: bytes | BinaryIO | None) -> Iterator[bool]:
+        """Send stdin in pieces as the window allows, then close that direction."""
+        channel = self._channel
+        if stdin is not None:
+            view: bytes | memoryview
+            if isinstance(stdin, bytes):
+                pieces: Iterator[bytes] = (stdin[i : i + CHUNK] for i in range(0, len(stdin), CHUNK))
+            else:
+                pieces = iter(lambda: stdin.read(CHUNK), b"")
+            for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    if channel.send_ready():
+                        view = view[channel.send(bytes(view)) :]
+                    else:
+                        time.sleep(0.001)
+                        if channel.closed or channel.exit_status_ready():
+                            return
+                    yield True
+        channel.shutdown_write()
+
+    def _tick(self) -> None:
+        if self._deadline.expired:
+            raise HangError(
+                f"`{self._words}` was not over within {self._deadline.total:.0f} s",
+                "the machine still answered when it was started; the lab's time-out is in its lab.toml",
+            )
+        if time.monotonic() - self._checked > 1.0:
+            self._checked = time.monotonic()
+            self._alive()
+            if not self._channel.get_transport().is_active():
+                raise SshError("the SSH connection to the machine broke while a command was running")
+
+    def status(self) -> int:
+        """Return the command's exit status; 255 where the machine sent none (a signal, or the connection broke)."""
+        status = self._channel.recv_exit_status()
+        return 255 if status < 0 else status
