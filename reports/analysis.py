@@ -1,0 +1,168 @@
+"""What a lab's ``analysis.py`` is given, and what it gives back.
+
+``analysis.py`` holds one pure function::
+
+    from reports.analysis import Analysis, RunData
+
+    def analyse(run: RunData) -> Analysis: ...
+
+It opens no file and starts nothing: everything is in ``run``. Metrics that every lab has (``reports.metrics``) are
+added by the caller; a name given in both is an error. Workload output has been validated and bounded, but its words
+stay untrusted: they are escaped where they are shown.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from bpf.plan import Plan
+from bpf.trace import EVENT, Trace
+from go_labs.evidence import Provenance, Segment, WorkloadOutput
+from go_labs.spec import Clock, Lab
+from reports.charts import AnyChart
+from reports.schema import Metric
+from vm.errors import ConfigError
+
+Events = npt.NDArray[np.void]
+"""Array of :data:`bpf.trace.EVENT`."""
+
+
+def no_events() -> Events:
+    """Return an empty array of events."""
+    return np.zeros(0, dtype=EVENT)
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseData:
+    """One phase, read and validated.
+
+    :param error: why the phase has no (whole) result; empty where it has one.
+    :param workload: what the workload printed, None where it failed.
+    :param trace: what the loader left, None where nothing was attached or it failed.
+    :param events: empty where there is no trace.
+    :param tools: JSON of each tool that ran beside the workload, by ``bcc/NAME`` or ``bpftrace/NAME``.
+    :param tool_errors: why a tool has no result, by the same names.
+    :param symbols: linked or runtime address → ``function file:line``, inlined frames innermost first.
+    """
+
+    name: str
+    exit_status: int | None
+    wall_seconds: float
+    workload_seconds: float
+    error: str = ""
+    workload: WorkloadOutput | None = None
+    trace: Trace | None = None
+    plan: Plan | None = None
+    events: Events = field(default_factory=no_events)
+    tools: Mapping[str, Any] = field(default_factory=dict)
+    tool_errors: Mapping[str, str] = field(default_factory=dict)
+    symbols: Mapping[int, list[str]] = field(default_factory=dict)
+
+    def segments(self, section: str | None = None, **parameters: str) -> list[Segment]:
+        """Return segments of ``section`` (None: all) whose parameters equal ``parameters``, in the order they ran."""
+        if self.workload is None:
+            return []
+        return [
+            segment
+            for segment in self.workload.segments
+            if (section is None or segment.section == section)
+            and all(segment.parameters.get(name) == value for name, value in parameters.items())
+        ]
+
+    def counters(self, segment: Segment) -> dict[str, int]:
+        """Return the traced counters of ``segment``; one that is not there counted nothing."""
+        return {} if self.trace is None else dict(self.trace.counters.get(segment.id, {}))
+
+    def count(self, name: str, section: str | None = None, **parameters: str) -> int | None:
+        """Return counter ``name`` summed over the segments that fit, or None where nothing was traced."""
+        if self.trace is None or self.workload is None:
+            return None
+        return sum(self.counters(segment).get(name, 0) for segment in self.segments(section, **parameters))
+
+    def events_of(self, segments: list[Segment]) -> Events:
+        """Return the events that happened in ``segments``."""
+        chosen: Events = self.events[np.isin(self.events["segment"], [segment.id for segment in segments])]
+        return chosen
+
+    def samples(self, name: str, section: str | None = None, **parameters: str) -> list[float]:
+        """Return the samples ``name`` of all segments that fit, joined in the order they were taken."""
+        return [value for segment in self.segments(section, **parameters) for value in segment.samples.get(name, [])]
+
+    def frames(self, stack: int) -> list[str]:
+        """Return the frames of stack number ``stack``, innermost first; an unknown address stays a number."""
+        if self.trace is None or not 0 <= stack < len(self.trace.stacks):
+            return []
+        bias = self.trace.load_bias
+        found: list[str] = []
+        for address in self.trace.stacks[stack]:
+            found += self.symbols.get(address) or self.symbols.get(address - bias) or [f"{address:#x}"]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """All that a run left, read and validated."""
+
+    lab: Lab
+    provenance: Provenance
+    phases: Mapping[str, PhaseData]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def clock(self) -> Clock:
+        """What a second in the machine was."""
+        return self.provenance.clock
+
+    def phase(self, name: str) -> PhaseData:
+        """Return phase ``name``; a phase that did not run has ``error`` set and nothing else."""
+        missing = PhaseData(
+            name=name, exit_status=None, wall_seconds=0.0, workload_seconds=0.0, error=f"phase {name} did not run"
+        )
+        return self.phases.get(name, missing)
+
+
+class Analysis(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lab makes of a run.
+
+    :param metrics: named as ``lab.toml`` names them in criteria and gates.
+    :param notes: plain sentences for the reader, about what the figures can and cannot say.
+    """
+
+    metrics: list[Metric] = []
+    charts: list[AnyChart] = []
+    notes: list[str] = []
+
+
+def load(path: Path) -> Callable[[RunData], Analysis]:
+    """Return ``analyse`` of the file ``path``, which is run as a module of its own.
+
+    :raises ConfigError: it cannot be imported, or has no such function.
+    """
+    name = f"_lab_analysis_{path.parent.name}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is no Python file", "analysis.py holds `def analyse(run: RunData) -> Analysis`")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and msgspec look up annotations there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(
+            f"{path} cannot be imported: {type(error).__name__}: {error}", "mend it, then run again"
+        ) from error
+    analyse = getattr(module, "analyse", None)
+    if not callable(analyse):
+        raise ConfigError(
+            f"{path} has no function analyse", "analysis.py holds `def analyse(run: RunData) -> Analysis`"
+        )
+    found: Callable[[RunData], Analysis] = analyse
+    return found
