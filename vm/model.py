@@ -8,12 +8,14 @@ LOCK_SCHEMA = 1
 """Version of the lock's shape; a lock of another version is refused."""
 
 
-class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """One binary package as an archive's signed index described it.
 
     :param archive: ``debian`` or ``debian-security``: which tree of the mirror ``path`` is relative to.
     :param path: path inside that archive, ``pool/…``; never a host.
     :param size: bytes.
+    :param signed: whether ``sha256`` came from a signed index. An archive keeps files in its pool for a while after its
+        index stopped listing them; the hash of such a file is the one it had when it was locked first, and is marked.
     """
 
     name: str
@@ -23,6 +25,7 @@ class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     path: str
     size: int
     sha256: str
+    signed: bool = True
 
 
 class ArtefactHash(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
