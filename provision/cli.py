@@ -1,0 +1,119 @@
+"""What ``tasks.py`` needs to read options and to print: every option arrives as a string and is checked here.
+
+Invoke would turn ``6.10`` into ``6.1`` for an option with a float default, and print a traceback for ``abc`` where it
+expects an integer; it has no choices and no suggestions. So no option has a type there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from provision.frame import use_colour
+from vm.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+GO_VERSIONS = ("1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", "1.26.6", "1.27.3")
+"""Go toolchains that are pinned; the last one is the default."""
+
+ACCELERATORS = ("kvm", "emulated")
+"""What ``--accel`` knows: real virtualisation, or multi-threaded emulation."""
+
+
+def one_of(option: str, value: str, choices: Sequence[str]) -> str:
+    """Return ``value`` if it is one of ``choices``.
+
+    :raises UsageError: it is not; near ones are suggested.
+    """
+    if value in choices:
+        return value
+    raise UsageError(f"{option} {value!r} is not known", suggestion(value, choices))
+
+
+def suggestion(value: str, choices: Iterable[str]) -> str:
+    """Return a hint: the nearest of ``choices``, or all of them where none is near."""
+    known = list(choices)
+    near = difflib.get_close_matches(value, known, n=3, cutoff=0.5)
+    return f"did you mean {', '.join(near)}?" if near else f"there is: {', '.join(known)}"
+
+
+def whole(option: str, value: str, low: int, high: int) -> int:
+    """Return ``value`` as a whole number from ``low`` to ``high``.
+
+    :raises UsageError: it is not one, or is out of range.
+    """
+    # str.isdecimal also takes other scripts' digits, and int() takes "1_000": neither is meant.
+    if not (value.isascii() and value.isdecimal()):
+        raise UsageError(f"{option} {value!r} is not a whole number", f"give a number from {low} to {high}")
+    number = int(value)
+    if not low <= number <= high:
+        raise UsageError(f"{option} {value} is out of range", f"give a number from {low} to {high}")
+    return number
+
+
+def words(option: str, value: str) -> list[str]:
+    """Split a comma-separated list.
+
+    :raises UsageError: an element is empty.
+    """
+    parts = [part.strip() for part in value.split(",")]
+    if not all(parts):
+        raise UsageError(f"{option} {value!r} has an empty element", "separate names by one comma each: 6.1,6.12")
+    return parts
+
+
+def go_version(value: str | None) -> str:
+    """Return the pinned Go version that ``value`` names: ``1.22`` or ``1.22.10``; the default for None.
+
+    :raises UsageError: no such version is pinned.
+    """
+    if value is None:
+        return GO_VERSIONS[-1]
+    wanted = value.removeprefix("go")
+    for version in GO_VERSIONS:
+        if wanted in (version, version.rpartition(".")[0]):
+            return version
+    raise UsageError(f"--go {value!r} is not one of the pinned toolchains", suggestion(wanted, GO_VERSIONS))
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document on stdout, and nothing else."""
+    text = msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2)
+    print(text.decode())
+
+
+def stdout_console() -> Console:
+    """Return the console for tables: stdout, plain where it is no terminal or NO_COLOR is set."""
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    width = None if terminal else 200
+    return Console(no_color=not use_colour(terminal), highlight=False, width=width, soft_wrap=not terminal)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    """Print a table on stdout; texts are taken literally, never as markup."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(columns):
+        table.add_column(name, overflow="fold", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    stdout_console().print(table)
+
+
+def human_size(size: float) -> str:
+    """Return bytes as ``123 MiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"

@@ -1,0 +1,59 @@
+"""What holds for every test: a skip is a failure unless it is on the list below, and a made-up home by choice.
+
+A test that quietly skips is a check that cannot fail. So each reason that may be met on a host that can do everything
+README asks for is written down here, with why.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from vm.paths import Layout
+
+MAY_SKIP: dict[str, str] = {
+    "KVM does not work here": "few test hosts have it; what needs it is not judged elsewhere",
+    "no Vagrant here": "the second provider is optional",
+    "no browser here": "rendering is also checked as a document; a browser is no part of the lab",
+}
+"""Start of a skip's reason → why it may be met."""
+
+
+def pytest_configure() -> None:
+    """Take the person's own wishes out of the environment: they are no part of what is tested."""
+    for name in ("NO_COLOR", "KMLAB_ARCHIVE"):
+        os.environ.pop(name, None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip that is not on the list into a failure."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reason = reason.removeprefix("Skipped: ")
+        if not reason.startswith(tuple(MAY_SKIP)):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} was skipped: {reason} (tests/conftest.py lists what may be)"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a module that skips itself while it is imported: it never reaches the hook above."""
+    report = yield
+    if report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid} skipped itself as a whole: {report.longrepr}"
+    return report
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """Paths below a folder of this test's own."""
+    return Layout(cache=tmp_path / "cache", state=tmp_path / "state", runs=tmp_path / "runs")
