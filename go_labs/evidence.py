@@ -76,7 +76,7 @@ class PhaseEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """What one phase left.
 
     :param files: role → file name in the staging folder: ``workload`` (WorkloadOutput), ``trace`` (trace.json of the
-        loader), ``events`` (events.bin), ``plan``, ``stdout``, ``stderr``, ``tool:NAME`` (JSON of a BCC or bpftrace tool).
+        loader), ``events`` (events.bin), ``plan``, ``stderr``, ``tool:NAME`` (JSON of a kernel-side tool).
     :param wall_seconds: of the host, for the whole phase; ``workload_seconds``: of the workload alone, guest time.
     :param error: why the phase has no result, where it has none.
     """

@@ -43,7 +43,7 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         (the article's own kernel-side tools).
     :param sections: sections of the workload that run in it.
     :param probes: probe sets that the loader attaches (``bpf/``), empty where nothing is attached by it.
-    :param tools: scripts of ``bpf/bcc`` or ``bpf/bpftrace`` that run beside the workload, ``bcc/NAME`` or ``bpftrace/NAME``.
+    :param tools: scripts that run beside the workload: ``bcc/NAME`` or ``bpftrace/NAME`` of ``bpf/``.
     :param timeout: seconds after which the workload counts as hung.
     """
 
@@ -70,7 +70,7 @@ class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     metric: str
     confirm: str
     refute: str
-    clocks: list[Clock] = ["kvm", "emulated", "virtual"]
+    clocks: list[Clock] = msgspec.field(default_factory=lambda: ["kvm", "emulated", "virtual"])
     emulation: str = ""
     meaning: str
 

@@ -18,6 +18,9 @@ from provision.ssh import CHUNK, Shell
 from vm.deadline import Deadline
 from vm.errors import SshError, UsageError
 
+UNBOUNDED = 1 << 62
+"""Bytes of output that a person's own command may write: what they ask for they get."""
+
 
 def interactive(shell: Shell, command: str | None = None) -> int:
     """Join the person's terminal to a login shell (or ``command``) of the machine; return its exit status.
@@ -38,12 +41,9 @@ def interactive(shell: Shell, command: str | None = None) -> int:
 
 
 def passthrough(shell: Shell, command: str, deadline: Deadline, alive: Callable[[], None]) -> int:
-    """Run ``command`` with its outputs on this process's own, and return its exit status."""
-    done = shell.run(command, deadline, stdout=sys.stdout.buffer, limit=1 << 40, alive=alive)
-    sys.stdout.flush()
-    sys.stderr.buffer.write(done.stderr)
-    sys.stderr.flush()
-    return done.status
+    """Run ``command`` with its outputs on this process's own as they come, and return its exit status."""
+    sinks = sys.stdout.buffer, sys.stderr.buffer
+    return shell.run(command, deadline, stdout=sinks[0], stderr=sinks[1], limit=UNBOUNDED, alive=alive).status
 
 
 @contextlib.contextmanager

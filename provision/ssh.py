@@ -7,6 +7,8 @@ imports it. The connection is strict: the host key is known before the machine s
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import select
 import shlex
 import socket
@@ -26,6 +28,13 @@ CHUNK = 256 * 1024
 
 OUTPUT_LIMIT = 64 * 1024 * 1024
 """Bytes of one command's output that are kept before the command counts as running away."""
+
+ATTEMPT_SECONDS = 10.0
+"""Seconds that one attempt gets from TCP connect to the end of the key exchange, which takes 0.5 s under emulation."""
+
+# paramiko reports what it also raises, on a logger that prints to stderr where nobody configured one.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +119,11 @@ def _transport(target: Target, deadline: Deadline) -> paramiko.Transport | None:
         return None
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     transport = paramiko.Transport(sock, default_window_size=16 * 1024 * 1024, default_max_packet_size=CHUNK)
-    transport.banner_timeout = max(0.1, deadline.remaining)
+    patience = max(0.1, deadline.within(ATTEMPT_SECONDS).remaining)
+    transport.banner_timeout = patience
     try:
-        transport.start_client(timeout=max(0.1, deadline.remaining))
+        transport.start_client(timeout=patience)
+        transport.get_remote_server_key()  # start_client returns without an error when its time is over
     except (paramiko.SSHException, EOFError, OSError):
         transport.close()
         return None
@@ -142,6 +153,7 @@ class Shell:
         deadline: Deadline,
         stdin: bytes | BinaryIO | None = None,
         stdout: BinaryIO | None = None,
+        stderr: BinaryIO | None = None,
         limit: int = OUTPUT_LIMIT,
         alive: Callable[[], None] = lambda: None,
     ) -> Completed:
@@ -149,7 +161,7 @@ class Shell:
 
         :param command: a shell command, or words that are quoted.
         :param stdin: what it reads; a file is streamed.
-        :param stdout: where its output goes; kept in the result if not given.
+        :param stdout: and ``stderr``: where its outputs go as they come; kept in the result if not given.
         :param limit: bytes of output after which it is cut off.
         :param alive: called about once a second; raises if the machine is gone.
         :raises HangError: not over by ``deadline``. :raises OutputError: more than ``limit`` bytes.
@@ -159,7 +171,7 @@ class Shell:
         with self._channel(deadline) as channel:
             channel.exec_command(words)
             exchange = _Exchange(channel, words, deadline, limit, alive)
-            out, err = exchange.pump(stdin, stdout)
+            out, err = exchange.pump(stdin, stdout, stderr)
             return Completed(words, exchange.status(), out, err)
 
     @contextlib.contextmanager
@@ -199,34 +211,26 @@ class _Exchange:
         self._alive = alive
         self._checked = time.monotonic()
 
-    def pump(self, stdin: bytes | BinaryIO | None, stdout: BinaryIO | None) -> tuple[bytes, bytes]:
-        """Feed stdin, collect both outputs, and return what was kept of them."""
+    def pump(
+        self, stdin: bytes | BinaryIO | None, stdout: BinaryIO | None, stderr: BinaryIO | None
+    ) -> tuple[bytes, bytes]:
+        """Feed stdin, deliver both outputs, and return what was kept of them."""
         channel = self._channel
-        out, err = bytearray(), bytearray()
+        out, err = io.BytesIO(), io.BytesIO()
         source = self._feed(stdin)
         feeding = next(source, None) is not None
         total = 0
         while True:
-            moved = 0
-            while channel.recv_ready():
-                data = channel.recv(CHUNK)
-                moved += len(data)
-                if stdout is None:
-                    out += data
-                else:
-                    stdout.write(data)
-            while channel.recv_stderr_ready():
-                data = channel.recv_stderr(CHUNK)
-                moved += len(data)
-                err += data
+            moved = _drain(channel.recv_ready, channel.recv, stdout or out)
+            moved += _drain(channel.recv_stderr_ready, channel.recv_stderr, stderr or err)
             total += moved
             if total > self._limit:
                 raise OutputError(f"`{self._words}` wrote more than {self._limit >> 20} MiB", "its output was cut off")
             if feeding:
                 feeding = next(source, None) is not None
             elif not moved:
-                if channel.exit_status_ready() and channel.eof_received and not self._pending():
-                    return bytes(out), bytes(err)
+                if channel.exit_status_ready() and (channel.eof_received or channel.closed) and not self._pending():
+                    return out.getvalue(), err.getvalue()
                 select.select([channel], [], [], 0.05)
             self._tick()
 
@@ -234,25 +238,22 @@ class _Exchange:
         return self._channel.recv_ready() or self._channel.recv_stderr_ready()
 
     def _feed(self, stdin: bytes | BinaryIO | None) -> Iterator[bool]:
-        """Send stdin in pieces as the window allows, then close that direction."""
+        """Send stdin in pieces as the window allows, then close that direction. A command need not read it all."""
         channel = self._channel
-        if stdin is not None:
-            view: bytes | memoryview
-            if isinstance(stdin, bytes):
-                pieces: Iterator[bytes] = (stdin[i : i + CHUNK] for i in range(0, len(stdin), CHUNK))
-            else:
-                pieces = iter(lambda: stdin.read(CHUNK), b"")
-            for piece in pieces:
+        try:
+            for piece in _pieces(stdin):
                 view = memoryview(piece)
                 while view:
+                    if channel.closed or channel.exit_status_ready():
+                        return
                     if channel.send_ready():
                         view = view[channel.send(bytes(view)) :]
                     else:
                         time.sleep(0.001)
-                        if channel.closed or channel.exit_status_ready():
-                            return
                     yield True
-        channel.shutdown_write()
+            channel.shutdown_write()
+        except OSError:
+            return  # the command ended meanwhile; what it left is still to be read
 
     def _tick(self) -> None:
         if self._deadline.expired:
@@ -270,3 +271,23 @@ class _Exchange:
         """Return the command's exit status; 255 where the machine sent none (a signal, or the connection broke)."""
         status = self._channel.recv_exit_status()
         return 255 if status < 0 else status
+
+
+def _pieces(stdin: bytes | BinaryIO | None) -> Iterator[bytes]:
+    """Cut what a command reads into chunks."""
+    if isinstance(stdin, bytes):
+        yield from (stdin[i : i + CHUNK] for i in range(0, len(stdin), CHUNK))
+    elif stdin is not None:
+        yield from iter(lambda: stdin.read(CHUNK), b"")
+
+
+def _drain(ready: Callable[[], bool], receive: Callable[[int], bytes], sink: BinaryIO) -> int:
+    """Write what has arrived into ``sink``; return the bytes moved."""
+    moved = 0
+    while ready():
+        data = receive(CHUNK)
+        sink.write(data)
+        moved += len(data)
+    if moved:
+        sink.flush()
+    return moved

@@ -1,0 +1,224 @@
+"""One lab on one machine, all phases: from a request to a staging folder with its evidence.
+
+The staging folder is handed on whole, also when a phase failed or the machine was lost: what was finished is never
+thrown away, and the evidence says what is missing and why. ``reports`` makes the run record of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from vm.machine import Machine
+
+from go_labs.evidence import EVIDENCE_SCHEMA, Evidence, PhaseEvidence, Provenance
+from go_labs.spec import LabFolder
+from provision import hostfacts, payload
+from provision.payload import Payload
+from provision.phases import Workload, failure, run
+from provision.ssh import Shell, connect
+from provision.transfer import push
+from vm.deadline import Deadline
+from vm.errors import LabError
+
+GUEST_FOLDER = "/lab"
+"""Where runs lie in a machine, a folder each."""
+
+GUEST_FACTS = (
+    "uname -r; cat /proc/cmdline; cat /sys/devices/system/clocksource/clocksource0/current_clocksource; "
+    "head -1 /proc/stat"
+)
+"""What is asked of the machine's kernel, a line each: its own word counts, not what the lock says it should be."""
+
+Progress = Callable[[str], None]
+"""Takes one short sentence on what happens now."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What is to be run.
+
+    :param options: the lab's options, resolved (``provision.options``).
+    :param seed: of everything random in the workload; ``order``: position of the run in its matrix.
+    """
+
+    folder: LabFolder
+    options: dict[str, str]
+    payload: Payload
+    seed: int
+    order: int = 0
+    product_version: str = ""
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(slots=True)
+class _Journal:
+    """What has been finished so far."""
+
+    started: str = field(default_factory=_now)
+    timings: dict[str, float] = field(default_factory=dict)
+    phases: list[PhaseEvidence] = field(default_factory=list)
+    guest: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A staging folder that holds whole evidence, and the error that ended the run early, if one did."""
+
+    staging: Path
+    error: LabError | None
+
+
+def staging_folder(runs: Path) -> Path:
+    """Make a staging folder in ``runs``: hidden, named for this process, so that what a dead one left can be told."""
+    folder = runs / f".staging-{os.getpid()}-{secrets.token_hex(4)}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def sweep(runs: Path) -> list[Path]:
+    """Remove staging folders of processes that are dead; return them."""
+    gone = []
+    for folder in runs.glob(".staging-*-*"):
+        pid = folder.name.split("-")[1]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            gone.append(folder)
+    return gone
+
+
+def run_lab(request: RunRequest, machine: Machine, staging: Path, deadline: Deadline, progress: Progress) -> Outcome:
+    """Run all phases of ``request`` on ``machine`` and leave evidence in ``staging``.
+
+    Errors of the machine and the workload do not escape: they are in the outcome, beside what was finished.
+    Ctrl-C does.
+    """
+    journal = _Journal()
+    error: LabError | None = None
+    began = time.monotonic()
+    try:
+        with connect(machine.ssh, deadline, machine.check) as shell:
+            journal.timings["connect_seconds"] = time.monotonic() - began
+            error = _run_phases(request, machine, shell, staging, deadline, progress, journal)
+    except LabError as caught:
+        error = caught
+    journal.timings["machine_seconds"] = time.monotonic() - began
+    _write_evidence(request, machine, staging, journal, error)
+    return Outcome(staging, error)
+
+
+def _run_phases(
+    request: RunRequest,
+    machine: Machine,
+    shell: Shell,
+    staging: Path,
+    deadline: Deadline,
+    progress: Progress,
+    journal: _Journal,
+) -> LabError | None:
+    began = time.monotonic()
+    lab = request.folder.lab
+    workload = Workload(
+        folder=f"{GUEST_FOLDER}/{secrets.token_hex(4)}",
+        name=lab.name,
+        arguments=tuple(f"--{name}={value}" for name, value in request.options.items()),
+    )
+    _ask_guest(shell, deadline, journal)
+    push(shell, request.payload.files, workload.folder, deadline)
+    journal.timings["push_seconds"] = time.monotonic() - began
+    first: LabError | None = None
+    for phase in lab.phases:
+        progress(f"phase {phase.name}")
+        evidence = run(shell, workload, phase, request.seed, staging, deadline, machine.check)
+        journal.phases.append(evidence)
+        first = first or failure(lab.name, evidence)
+    began = time.monotonic()
+    with (staging / "kernel.log").open("wb") as log:
+        shell.run("dmesg --time-format=raw 2>/dev/null || dmesg", deadline, stdout=log)
+    shell.run(f"rm -rf {workload.folder}", deadline)
+    journal.guest["stat_after"] = shell.run("head -1 /proc/stat", deadline).text()
+    journal.timings["collect_seconds"] = time.monotonic() - began
+    return first
+
+
+def _ask_guest(shell: Shell, deadline: Deadline, journal: _Journal) -> None:
+    lines = shell.run(GUEST_FACTS, deadline).check().text().splitlines()
+    names = ("release", "cmdline", "clocksource", "stat_before")
+    journal.guest.update(zip(names, lines, strict=True))
+
+
+def _write_evidence(
+    request: RunRequest, machine: Machine, staging: Path, journal: _Journal, error: LabError | None
+) -> None:
+    """Write ``evidence.json`` and the files that belong to no phase."""
+    if machine.console_path.exists():
+        shutil.copyfile(machine.console_path, staging / "console.log")
+    (staging / "plan.json").write_bytes(request.payload.plan)
+    facts: dict[str, object] = {"guest": journal.guest, "host_load": hostfacts.load()}
+    if error is not None:
+        facts["error"] = {"class": type(error).__name__, "message": error.message, "exit_code": error.exit_code}
+    logs = {"plan": "plan.json", "console": "console.log", "kernel_log": "kernel.log"}
+    files = {role: name for role, name in logs.items() if (staging / name).exists()}
+    evidence = Evidence(
+        schema=EVIDENCE_SCHEMA,
+        lab=request.folder.lab.name,
+        provenance=_provenance(request, machine, journal),
+        phases=journal.phases,
+        files=files,
+        timings=journal.timings,
+        facts=facts,
+    )
+    (staging / "evidence.json").write_bytes(msgspec.json.format(msgspec.json.encode(evidence), indent=1))
+
+
+def _provenance(request: RunRequest, machine: Machine, journal: _Journal) -> Provenance:
+    facts = machine.facts()
+    kernel = facts.kernel
+    loaded = request.payload
+    return Provenance(
+        started=journal.started,
+        finished=_now(),
+        kernel_line=kernel.line,
+        kernel_release=journal.guest.get("release", kernel.release),
+        kernel_version=kernel.version,
+        cmdline=journal.guest.get("cmdline", facts.cmdline),
+        lock_digest=facts.lock_digest,
+        base_sha256=facts.base_sha256,
+        bundle_sha256=facts.bundle_sha256,
+        tools_sha256=facts.tools_sha256,
+        provider=facts.provider,
+        qemu_version=facts.qemu_version,
+        accelerator=facts.accelerator,
+        cpu_model=facts.cpu_model,
+        machine_type=facts.machine_type,
+        cpus=facts.cpus,
+        memory_mib=facts.memory_mib,
+        clock=facts.clock,
+        clocksource=journal.guest.get("clocksource", ""),
+        start=facts.start,
+        go_version=loaded.go_version,
+        lab_sha256=payload.folder_digest(request.folder.path),
+        binary_sha256=_sha256(loaded.files[request.folder.lab.name]),
+        loader_sha256=_sha256(loaded.files["labtrace"]),
+        objects_sha256=_sha256(loaded.files["objects.o"]),
+        options=request.options,
+        host=hostfacts.describe(),
+        seed=request.seed,
+        order=request.order,
+        product_version=request.product_version,
+    )
+
+
+def _sha256(source: Path | bytes) -> str:
+    return hashlib.sha256(source if isinstance(source, bytes) else source.read_bytes()).hexdigest()

@@ -1,0 +1,100 @@
+"""What goes onto a machine for one lab: the workload, its probe plan, the loader, BPF objects and kernel-side tools."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import bpf.build
+from bpf import plan
+from bpf.plan import Plan
+from bpf.planner import plan_for
+from go_labs.spec import LabFolder
+from provision import gobuild, toolchains
+from vm.errors import UsageError
+from vm.paths import REPOSITORY, Layout
+from vm.tools import ToolsRoot
+
+GUEST_SCRIPTS = Path(__file__).resolve().parent / "guest"
+BPF = REPOSITORY / "bpf"
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Files by their path below the run's folder in the machine, and what is recorded of them.
+
+    :param plan: the workload's probe plan, JSON.
+    """
+
+    files: dict[str, Path | bytes]
+    plan: bytes
+    go_version: str
+
+
+def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot) -> Payload:
+    """Build all that ``folder`` needs with Go ``go_version``, or take it from the cache.
+
+    :raises UsageError: the lab needs a newer Go. :raises BuildError: something did not compile.
+    :raises ProbeError: no plan can be made for the workload.
+    """
+    _check_version(folder, go_version)
+    with ThreadPoolExecutor(3) as pool:
+        objects = pool.submit(bpf.build.objects, layout, tools)
+        loader = pool.submit(bpf.build.loader, layout)
+        toolchain = toolchains.go_for(go_version, layout)
+        binary = gobuild.build(folder.path, toolchain, layout)
+        sets = sorted({name for phase in folder.lab.phases for name in phase.probes})
+        probe_plan = plan_for(binary, sets)
+        files: dict[str, Path | bytes] = {
+            folder.lab.name: binary,
+            "plan.json": plan.to_json(probe_plan),
+            "labtrace": loader.result(),
+            "calibration.json": plan.to_json(_calibration(loader.result())),
+            "objects.o": objects.result(),
+            "with_tools.sh": GUEST_SCRIPTS / "with_tools.sh",
+        }
+    for tool in sorted({tool for phase in folder.lab.phases for tool in phase.tools}):
+        files |= _tool_files(tool)
+    return Payload(files=files, plan=plan.to_json(probe_plan), go_version=f"go{toolchain.version}")
+
+
+def _calibration(loader: Path) -> Plan:
+    return plan_for(loader, ["calibration"])
+
+
+def _tool_files(tool: str) -> dict[str, Path | bytes]:
+    """Return the files of kernel-side tool ``bcc/NAME`` or ``bpftrace/NAME``.
+
+    :raises UsageError: there is no such tool.
+    """
+    kind, _, name = tool.partition("/")
+    suffix = {"bcc": ".py", "bpftrace": ".bt"}.get(kind)
+    path = BPF / kind / f"{name}{suffix}"
+    if suffix is None or not path.is_file():
+        known = sorted(f"{p.parent.name}/{p.stem}" for p in (*BPF.glob("bcc/*.py"), *BPF.glob("bpftrace/*.bt")))
+        raise UsageError(f"there is no kernel-side tool {tool!r}", f"there are: {', '.join(known)}")
+    return {f"tools/{kind}/{path.name}": path}
+
+
+def _check_version(folder: LabFolder, go_version: str) -> None:
+    def number(text: str) -> tuple[int, ...]:
+        return tuple(int(part) for part in text.split(".")[:2])
+
+    if number(go_version) < number(folder.lab.go_minimum):
+        raise UsageError(
+            f"lab {folder.lab.name} needs Go {folder.lab.go_minimum} or newer, not {go_version}",
+            "leave --go away to use the default version",
+        )
+
+
+def folder_digest(path: Path) -> str:
+    """Return a SHA-256 over names and contents of all files of a lab's folder, caches and hidden files left out."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        parts = file.relative_to(path).parts
+        if any(part.startswith(".") or part == "__pycache__" for part in parts):
+            continue
+        digest.update("/".join(parts).encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
