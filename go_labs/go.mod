@@ -1,0 +1,3 @@
+module kmlab
+
+go 1.21
