@@ -1,0 +1,1 @@
+"""What ``invoke doctor`` looks at: small functions, each from a host to findings. They change nothing."""
