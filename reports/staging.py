@@ -7,8 +7,9 @@ together becomes a phase with an error: the rest of the run is kept.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,6 +20,8 @@ from go_labs.spec import Lab
 from reports.analysis import Events, PhaseData, RunData, no_events
 from reports.text import neutral
 from vm.errors import LabError, OutputError, RecordError
+
+T = TypeVar("T")
 
 EVIDENCE = "evidence.json"
 """Name of the one file that a staging folder must have."""
@@ -94,7 +97,7 @@ def _phase(staging: Path, evidence: PhaseEvidence, lab: str) -> PhaseData:
         problems.append(f"the workload ended with status {evidence.exit_status}")
     files = {role: staging / name for role, name in evidence.files.items()}
 
-    def attempt(role: str, reader: Any) -> Any:
+    def attempt(role: str, reader: Callable[[Path], T]) -> T | None:
         if role not in files:
             return None
         try:
