@@ -1,0 +1,106 @@
+"""Running a build's child processes: their last words become the error, nothing outlives an interruption."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from vm.errors import BuildError, DiskFullError, SetupError
+
+_WORDS = 12
+"""Lines of a failed child's output that its error shows."""
+KEPT = ("PATH", "HOME", "TMPDIR", "USER", "LOGNAME")
+"""Variables that a child gets; locale, proxies and the like would be the host's."""
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables of a build's child: few, in the C.UTF-8 locale and UTC."""
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    path = kept.get("PATH", "")
+    kept["PATH"] = ":".join([*filter(None, [path]), *(p for p in ("/usr/sbin", "/sbin") if p not in path.split(":"))])
+    return kept | {"LC_ALL": "C.UTF-8", "TZ": "UTC0"} | dict(extra or {})
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    environment: Mapping[str, str] | None = None,
+    feed: Callable[[IO[bytes]], None] | None = None,
+    cwd: Path | None = None,
+) -> bytes:
+    """Run a child to its end and return its standard output.
+
+    :param environment: added to :func:`environment`.
+    :param feed: writes the child's standard input; called in this thread.
+    :raises BuildError: it failed; the message names it, the hint has its last words.
+    :raises DiskFullError: it failed because no space is left.
+    :raises SetupError: there is no such program.
+    """
+    words = [str(word) for word in command]
+    name = name_of(words)
+    try:
+        child = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(environment),
+            cwd=cwd,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise SetupError(f"{name} is not installed", f"Run ./setup.sh, or install the package of {name}.") from error
+    with child:
+        try:
+            if feed and child.stdin is not None:
+                # The child says little before it has read everything, far less than a pipe holds.
+                with contextlib.suppress(BrokenPipeError):
+                    feed(child.stdin)
+                with contextlib.suppress(BrokenPipeError):
+                    child.stdin.close()
+                child.stdin = None
+            output, errors = child.communicate()
+        except BaseException:
+            kill_group(child)
+            raise
+    if child.returncode != 0:
+        raise failure(name, child.returncode, errors)
+    return output
+
+
+_environment = environment
+
+
+def kill_group(child: subprocess.Popen[bytes]) -> None:
+    """End a child that leads its own session, and all that it started; a moment to clean up, then by force."""
+    for number, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(patience)
+            return
+
+
+def name_of(words: Sequence[str]) -> str:
+    """Return what a person calls the program of an argument vector; looks behind ``ld.so``."""
+    if "--argv0" in words[:6]:
+        return words[words.index("--argv0") + 1]
+    return Path(words[0]).name
+
+
+def failure(name: str, status: int, errors: bytes) -> BuildError | DiskFullError:
+    """Return the error of a child that failed: a full disk is told from other reasons by the child's words."""
+    text = errors.decode("utf-8", "replace").strip()
+    last = "\n".join(text.splitlines()[-_WORDS:])
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        return DiskFullError(
+            f"{name} found no space left on the disk",
+            "Free some, run invoke images.clean, or set KMLAB_CACHE or TMPDIR.",
+        )
+    ended = f"was ended by signal {-status}" if status < 0 else f"failed with status {status}"
+    return BuildError(f"{name} {ended}", f"Its last words:\n{last}" if last else "It said nothing.")
