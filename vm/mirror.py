@@ -73,7 +73,8 @@ class Mirror:
         urls = [f"{base}/{path}" for base in self.bases(package.archive)]
         for base in self.extra:
             urls += [f"{base}/{package.archive}/{path}", f"{base}/{path}"]
-            urls += [f"{base}/{path.rsplit('/', 1)[-1]}", f"{base}/{package.sha256}"]
+            urls.append(f"{base}/{path.rsplit('/', 1)[-1]}")
+            urls += [f"{base}/{package.sha256}"] if package.sha256 else []
         return urls
 
 

@@ -1,0 +1,127 @@
+"""Progress of long work, on stderr: a bar at a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
+
+class Reporter(Protocol):
+    """What a download tells of itself. Called from several threads."""
+
+    def begin(self, what: str, total: int) -> None:
+        """Say that ``what`` starts and has ``total`` bytes."""
+
+    def advance(self, size: int) -> None:
+        """Say that ``size`` more bytes are there; negative where bytes had to be thrown away."""
+
+    def note(self, text: str) -> None:
+        """Say something that a person should know, a line."""
+
+    def end(self) -> None:
+        """Say that what began is over, whether it succeeded or not."""
+
+
+class Silent:
+    """Says nothing, keeps the notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def begin(self, what: str, total: int) -> None:
+        """Ignore the start."""
+
+    def advance(self, size: int) -> None:
+        """Ignore bytes."""
+
+    def note(self, text: str) -> None:
+        """Keep ``text``."""
+        self.notes.append(text)
+
+    def end(self) -> None:
+        """Ignore the end."""
+
+
+class Bars:
+    """A bar for a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console
+        )
+        self._task: TaskID | None = None
+
+    def begin(self, what: str, total: int) -> None:
+        """Draw a bar of ``total`` bytes."""
+        self._progress.start()
+        self._task = self._progress.add_task(what, total=total)
+
+    def advance(self, size: int) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._progress.advance(self._task, size)
+
+    def note(self, text: str) -> None:
+        """Print ``text`` above the bar."""
+        self._progress.console.print(text, markup=False, highlight=False)
+
+    def end(self) -> None:
+        """Leave the bar as it is and give the terminal back."""
+        self._progress.stop()
+
+
+class Lines:
+    """Plain lines for logs: the start, then at most one every ``interval`` seconds, then the end."""
+
+    def __init__(self, stream: TextIO, interval: float = 5.0) -> None:
+        self._stream = stream
+        self._interval = interval
+        self._lock = threading.Lock()
+        self._what = ""
+        self._total = self._done = 0
+        self._began = self._said = 0.0
+
+    def begin(self, what: str, total: int) -> None:
+        """Print what starts."""
+        with self._lock:
+            self._what, self._total, self._done = what, total, 0
+            self._began = self._said = time.monotonic()
+            self._print(f"{what}: {_mega(total)} MB")
+
+    def advance(self, size: int) -> None:
+        """Count, and print now and then."""
+        with self._lock:
+            self._done += size
+            now = time.monotonic()
+            if now - self._said >= self._interval:
+                self._said = now
+                self._print(f"{self._what}: {_mega(self._done)} of {_mega(self._total)} MB")
+
+    def note(self, text: str) -> None:
+        """Print ``text``."""
+        with self._lock:
+            self._print(text)
+
+    def end(self) -> None:
+        """Print how far it came and how long it took."""
+        with self._lock:
+            seconds = time.monotonic() - self._began
+            self._print(f"{self._what}: {_mega(self._done)} of {_mega(self._total)} MB after {seconds:.0f} s")
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+def _mega(size: int) -> str:
+    return f"{size / 1e6:.1f}"
+
+
+def to_stderr() -> Reporter:
+    """Return what suits stderr as it is: bars at a terminal, plain lines elsewhere."""
+    console = Console(stderr=True)
+    return Bars(console) if console.is_terminal else Lines(sys.stderr)
