@@ -1,27 +1,35 @@
-"""The probe plan: which program goes at which file offset of which binary (``plan.json``).
+"""The probe plan: which program goes at which file offset of which binary (``plan.json``), and how it is decided.
 
-A plan is decided on the host, from the binary alone, and holds all that the loader needs. It is JSON: it can be read,
-compared and tested without a machine.
+A plan is decided on the host, from the binary alone, and holds all that the loader needs: it can be read, compared and
+tested without a machine. Where neither the binary nor the tables are sure, there is no plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from bpf import disasm, tables
+from bpf.buildinfo import GoVersion, read_build_id, read_build_info
+from bpf.disasm import UndecodableError
+from bpf.dwarf import read_offsets
+from bpf.elf import Elf
+from bpf.pclntab import Function, FunctionTable
+from bpf.probes import Hook, Point, ProbeSet, find_sets
+from bpf.reasons import wait_reasons
 from vm.errors import ProbeError
 
 PLAN_SCHEMA = 1
 """Version of the shape below."""
 
-Point = Literal["pp", "ret", "entry"]
-"""Where in a function: the ``push %rbp`` after the stack check, each RET, or the first instruction."""
-
 Source = Literal["dwarf", "table"]
 """Where an offset comes from: the binary's own debug information, or ``bpf/tables.py`` by Go version."""
+
+_NEWEST = tuple(int(part) for part in tables.KNOWN[-1].split("."))
 
 
 class Binary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -103,3 +111,135 @@ def read(path: Path) -> Plan:
         return msgspec.json.decode(path.read_bytes(), type=Plan)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProbeError(f"{path} is no probe plan: {error}", "make it again with `invoke plan BINARY`") from error
+
+
+def plan_for(binary: Path, sets: Sequence[str]) -> Plan:
+    """Decide where the programs of the probe ``sets`` go in ``binary``.
+
+    :raises ProbeError: not a Go program for linux/amd64 of Go 1.21 or newer, a function that is absent, ambiguous or
+        cannot be decoded, or an offset or wait reason that neither the binary nor the tables tell.
+    :raises UsageError: there is no such probe set.
+    """
+    wanted = find_sets(sets)
+    return make_plan(Elf.open(binary), wanted)
+
+
+def make_plan(elf: Elf, sets: Sequence[ProbeSet]) -> Plan:
+    """Decide where the programs of ``sets`` go in a binary that is in memory; see :func:`plan_for`."""
+    info = read_build_info(elf)
+    table = FunctionTable(elf)
+    probes: dict[str, list[Probe]] = {}
+    missing: dict[str, Missing] = {}
+    for probe_set in sets:
+        for hook in probe_set.hooks:
+            if hook.id in probes or hook.id in missing:
+                continue
+            function = _find(elf, table, hook, info.version)
+            if function is None:
+                missing[hook.id] = _missing(hook, info.version)
+            else:
+                probes[hook.id] = list(_points(elf, function, hook, probe_set.name, info.version))
+    return Plan(
+        schema=1,
+        binary=Binary(
+            name=elf.name,
+            sha256=hashlib.sha256(elf.data).hexdigest(),
+            go_version=info.version.text,
+            pie=elf.pie,
+            stripped=elf.stripped,
+            build_id=read_build_id(elf),
+        ),
+        offsets=_offsets(elf, info.version, {name for s in sets for name in s.offsets}),
+        reasons=_reasons(elf, info.version, {short: words for s in sets for short, words in s.reasons.items()}),
+        probes=[probe for group in probes.values() for probe in group],
+        missing=list(missing.values()),
+    )
+
+
+def _find(elf: Elf, table: FunctionTable, hook: Hook, version: GoVersion) -> Function | None:
+    symbol = hook.name(version.minor)
+    found = table.find(symbol)
+    if len(found) > 1:
+        raise ProbeError(
+            f"{elf.name} (Go {version.text}): {symbol} is ambiguous, {len(found)} functions have that name",
+            "probing either could count the wrong one; build it without wrappers of that name",
+        )
+    if found:
+        return found[0]
+    if hook.runtime and version.minor > _NEWEST:
+        raise ProbeError(
+            f"{elf.name} (Go {version.text}): there is no function {symbol}; this version may name it otherwise",
+            f"build it with Go {tables.KNOWN[-1]} or older, or add the name to bpf/probes.py",
+        )
+    if hook.required:
+        raise ProbeError(
+            f"{elf.name} (Go {version.text}): there is no function {symbol}",
+            "the linker leaves out what a program never calls: probe a program that uses it",
+        )
+    return None
+
+
+def _missing(hook: Hook, version: GoVersion) -> Missing:
+    why = "not linked: the program never calls it" if hook.runtime else "the program is no lab of this project"
+    return Missing(id=hook.id, symbol=hook.name(version.minor), why=why, required=False)
+
+
+def _points(elf: Elf, function: Function, hook: Hook, set_name: str, version: GoVersion) -> Iterator[Probe]:
+    try:
+        code = disasm.decode(elf.read(function.entry, function.size), function.entry)
+        found: list[tuple[int, Point]]
+        if hook.point == "ret":
+            found = [(address, "ret") for address in disasm.find_returns(code)]
+        elif hook.point == "entry":
+            found = [(function.entry, "entry")]
+        else:
+            entrance = disasm.find_entrance(code)
+            found = [(entrance.address, "pp" if entrance.pushed else "entry")]
+    except UndecodableError as error:
+        raise ProbeError(
+            f"{elf.name} (Go {version.text}): no safe probe point in {function.name}: {error}",
+            "build it with a Go release and without other tools that rewrite code",
+        ) from error
+    for address, point in found:
+        yield Probe(
+            id=hook.id,
+            set=set_name,
+            program=hook.program,
+            symbol=function.name,
+            point=point,
+            address=address,
+            offset=elf.file_offset(address),
+        )
+
+
+def _offsets(elf: Elf, version: GoVersion, names: set[str]) -> dict[str, Offset]:
+    if not names:
+        return {}
+    own = read_offsets(elf)
+    table = tables.OFFSETS.get(version.line, {}) if version.release else {}
+    found: dict[str, Offset] = {}
+    for name in sorted(names):
+        if name in own:
+            found[name] = Offset(value=own[name], source="dwarf")
+        elif name in table:
+            found[name] = Offset(value=table[name], source="table")
+        else:
+            raise ProbeError(
+                f"{elf.name} (Go {version.text}): the offset of {name} is not known: no debug information, and the "
+                f"tables speak for releases of Go {tables.KNOWN[0]} to {tables.KNOWN[-1]}",
+                "link it without -w and -s, so that it keeps its DWARF",
+            )
+    return found
+
+
+def _reasons(elf: Elf, version: GoVersion, wanted: dict[str, str]) -> dict[str, int]:
+    if not wanted:
+        return {}
+    known = wait_reasons(elf, version)
+    for words in wanted.values():
+        if known.count(words) != 1:
+            raise ProbeError(
+                f"{elf.name} (Go {version.text}): the number of the wait reason {words!r} is not known",
+                "link it without -s, so that it keeps its symbols",
+            )
+    return {short: known.index(words) for short, words in wanted.items()}

@@ -1,0 +1,134 @@
+"""Finding probe points in the machine code of one function.
+
+The *pp point* is the ``push %rbp`` that follows Go's stack check. A probe at the entry fires twice when the stack
+grows, because ``morestack`` jumps back to the entry; at the pp point it fires once, arguments and R14 are still what the
+caller passed, and the kernel emulates the instruction instead of stepping over it.
+
+Go's assembler writes the check in three forms, by frame size (``stacksplit`` in ``cmd/internal/obj/x86/obj6.go``)::
+
+    small     cmp  0x10(%r14), %rsp;  jbe
+    large     lea  -N(%rsp), %r12;  cmp 0x10(%r14), %r12;  jbe
+    huge      mov  %rsp, %r12;  sub $N, %r12;  jb;  cmp 0x10(%r14), %r12;  jbe
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import capstone  # type: ignore[import-untyped]
+
+PUSH_RBP = ("push", "rbp")
+
+_STACK_CHECK = re.compile(
+    r"^(?:lea (?P<lea>r1[23]), \[rsp - [^;]+;|mov (?P<mov>r1[23]), rsp;sub (?P=mov), [^;]+;jb [^;]+;)?"
+    r"cmp (?P<cmp>rsp|r1[23]), qword ptr \[r14 \+ 0x(?:10|18)\];jbe [^;]+;"
+)
+"""The three forms; 0x10 is ``g.stackguard0``, 0x18 ``g.stackguard1`` (functions that run on g0)."""
+
+_PROLOGUE = 6
+_PADDING = "int3"
+_JUMP_TABLE = re.compile(r"^qword ptr \[\w+ \+ \w+\*8\]$")
+
+
+class UndecodableError(ValueError):
+    """The code is not what a Go compiler writes, so that no point in it is sure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One instruction, in capstone's Intel notation."""
+
+    address: int
+    size: int
+    mnemonic: str
+    operands: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Where a function is entered exactly once per call.
+
+    :param address: of the instruction.
+    :param pushed: whether it is the ``push %rbp``; otherwise the function has no frame and it is the entry.
+    """
+
+    address: int
+    pushed: bool
+
+
+def decode(code: bytes, address: int) -> list[Instruction]:
+    """Decode a whole function that starts at ``address``; padding behind it is left out.
+
+    :raises UndecodableError: a byte is no instruction.
+    """
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    found = [Instruction(*parts) for parts in engine.disasm_lite(code, address)]
+    end = found[-1].address + found[-1].size if found else address
+    if end != address + len(code):
+        raise UndecodableError(f"no instruction at +{end - address:#x} of {len(code):#x} bytes")
+    while found and found[-1].mnemonic == _PADDING:
+        found.pop()
+    if not found:
+        raise UndecodableError("the function is empty")
+    return found
+
+
+def find_entrance(function: Sequence[Instruction]) -> Entrance:
+    """Return the pp point of a decoded function, or its entry where it has no frame.
+
+    :raises UndecodableError: a stack check without ``push %rbp`` behind it, a frame that is made later, or a jump
+        inside the function to the point itself, which would make it fire more than once per call.
+    """
+    first = function[0]
+    prologue = function[:_PROLOGUE]
+    if (first.mnemonic, first.operands) == PUSH_RBP:
+        point = Entrance(first.address, pushed=True)
+    elif match := _STACK_CHECK.match("".join(f"{i.mnemonic} {i.operands};" for i in prologue)):
+        _same_register(match)
+        at = match.group().count(";")
+        if at >= len(function) or (function[at].mnemonic, function[at].operands) != PUSH_RBP:
+            raise UndecodableError("no push %rbp after the stack check")
+        point = Entrance(function[at].address, pushed=True)
+    elif any((i.mnemonic, i.operands) == PUSH_RBP or "[r14 + 0x10]" in i.operands for i in function):
+        raise UndecodableError("a stack check or frame that does not come first")
+    else:
+        point = Entrance(first.address, pushed=False)
+    if point.address in _jump_targets(function):
+        raise UndecodableError(f"a jump inside the function leads to {point.address:#x}")
+    return point
+
+
+def find_returns(function: Sequence[Instruction]) -> list[int]:
+    """Return the address of each RET of a decoded function, ascending.
+
+    :raises UndecodableError: the function can also leave by a jump, or never returns.
+    """
+    start, end = function[0].address, function[-1].address + function[-1].size
+    for instruction in function:
+        target = _target(instruction)
+        leaves = target is not None and not start <= target < end
+        indirect = instruction.mnemonic == "jmp" and target is None and not _JUMP_TABLE.match(instruction.operands)
+        if leaves or indirect:
+            raise UndecodableError(f"the function can leave by the jump at {instruction.address:#x}")
+    returns = [i.address for i in function if i.mnemonic == "ret"]
+    if not returns:
+        raise UndecodableError("the function has no RET")
+    return returns
+
+
+def _same_register(match: re.Match[str]) -> None:
+    computed = match["lea"] or match["mov"] or "rsp"
+    if computed != match["cmp"]:
+        raise UndecodableError("a stack check that compares another register than it computed")
+
+
+def _jump_targets(function: Sequence[Instruction]) -> set[int]:
+    return {t for t in map(_target, function) if t is not None}
+
+
+def _target(instruction: Instruction) -> int | None:
+    if not instruction.mnemonic.startswith("j") or not instruction.operands.startswith("0x"):
+        return None
+    return int(instruction.operands, 16)
