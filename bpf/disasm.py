@@ -1,8 +1,8 @@
 """Finding probe points in the machine code of one function.
 
 The *pp point* is the ``push %rbp`` that follows Go's stack check. A probe at the entry fires twice when the stack
-grows, because ``morestack`` jumps back to the entry; at the pp point it fires once, arguments and R14 are still what the
-caller passed, and the kernel emulates the instruction instead of stepping over it.
+grows, because ``morestack`` jumps back to the entry; at the pp point it fires once, arguments and R14 are still what
+the caller passed, and the kernel emulates the instruction instead of stepping over it.
 
 Go's assembler writes the check in three forms, by frame size (``stacksplit`` in ``cmd/internal/obj/x86/obj6.go``)::
 

@@ -1,7 +1,8 @@
 """What differs between Go versions and cannot be read from a stripped binary: struct offsets and wait reasons.
 
 Offsets were read from the DWARF of binaries that Go 1.21.13, 1.22.10, 1.23.9, 1.24.11, 1.25.5, 1.26.6 and 1.27.3 built
-for linux/amd64; wait reasons are those of ``runtime/runtime2.go`` of the same releases, in the order of their constants.
+for linux/amd64; wait reasons are those of ``runtime/runtime2.go`` of the same releases, in the order of their
+constants.
 ``tests/bpf/test_tables.py`` checks each entry against those toolchains.
 """
 
