@@ -15,19 +15,23 @@ const (
 	gcGoroutines = 4
 	gcLength     = 20
 	gcObject     = 256       // bytes allocated inside the lock
-	gcBallast    = 1 << 17   // live objects, so that a collection has something to mark
+	gcBallast    = 1 << 17   // live objects, 8 MiB, so that a collection has something to mark
 	gcPercent    = 25        // with about 8 MiB live: a collection each 2 to 4 MiB, many in each half of a pair
 	gcLimit      = 512 << 20 // with the collector off the heap only grows; the machine has 1 GiB
 )
 
+// node is 64 bytes with a pointer, so that the collector has to look into it.
 type node struct {
 	next *node
-	data [6]uint64
+	_    [56]byte
 }
 
 // collected runs pairs of short segments that differ only in whether the collector may run. Within a pair the order is random.
 func (o *options) collected(r *labkit.Run) error {
-	ballast := chain(gcBallast)
+	ballast := make([]*node, gcBallast)
+	for i := range ballast {
+		ballast[i] = new(node)
+	}
 	for pair := 0; pair < *o.pairs; pair++ {
 		sides := []string{"off", "on"}
 		if r.Random.Intn(2) == 1 {
@@ -45,14 +49,6 @@ func (o *options) collected(r *labkit.Run) error {
 	}
 	runtime.KeepAlive(ballast)
 	return nil
-}
-
-func chain(n int) *node {
-	var first *node
-	for i := 0; i < n; i++ {
-		first = &node{next: first}
-	}
-	return first
 }
 
 // allocate contends for a mutex and allocates while holding it: a goroutine that must help the collector does so inside.

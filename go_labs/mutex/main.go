@@ -35,7 +35,7 @@ func declare() *options {
 		goroutines:  o.Ints("goroutines", "1,4,16", 1, 256),
 		lengths:     o.Ints("lengths", "20", 0, 100000),
 		rep:         o.Seconds("rep", 0.04, 0.001, 60),
-		repetitions: o.Int("repetitions", 5, 1, 1000),
+		repetitions: o.Int("repetitions", 6, 1, 1000),
 		starve:      o.Seconds("starve", 0.4, 0.01, 600),
 		pairs:       o.Int("pairs", 10, 1, 100),
 		gc:          o.Seconds("gc", 0.1, 0.01, 60),

@@ -27,9 +27,9 @@ func (o *options) order(r *labkit.Run) error {
 	}{
 		{"rwmutex", "readers-after-writer", *o.rounds, readersAfterWriter},
 		{"rwmutex", "readers-after-second-writer", *o.rounds, readersAfterSecondWriter},
-		{"rwmutex", "overlap", 1, overlapRWMutex},
-		{"mutex", "overlap", 1, overlapMutex},
 		{"mutex", "overtaking", *o.rounds, overtaking},
+		{"mutex", "overlap", 1, overlapMutex},
+		{"rwmutex", "overlap", 1, overlapRWMutex},
 	} {
 		s, err := r.Segment("order", map[string]string{
 			"lock": section.lock, "scene": section.scene, "rounds": strconv.Itoa(section.rounds),
@@ -37,6 +37,7 @@ func (o *options) order(r *labkit.Run) error {
 		if err != nil {
 			return err
 		}
+		s.Counts["overtakes"], s.Counts["overtakes_max"] = 0, 0
 		err = s.Quiet(func() error {
 			for i := 0; i < section.rounds; i++ {
 				s.Counts["rounds"]++
@@ -223,7 +224,7 @@ func overtaking(s *labkit.Segment) error {
 	mutex.Unlock()
 	wait()
 	s.Counts["overtakes"] += overtakes
-	s.Counts["acquired"]++
+	s.Counts["waiters"]++
 	if overtakes > s.Counts["overtakes_max"] {
 		s.Counts["overtakes_max"] = overtakes
 	}
