@@ -18,10 +18,13 @@ import msgspec
 
 from vm import kernels, mirror, pool
 from vm.apt import KEYRING, Apt
+from vm.changes import Difference, difference
 from vm.errors import ConfigError, UsageError
 from vm.kernels import Configuration, Lacking, RootConfig
 from vm.model import LOCK_SCHEMA, ArtefactHash, Kernel, Lock, Package, Root, Suite
 from vm.paths import Layout
+
+__all__ = ["LOCK", "Difference", "difference", "digest", "make", "read", "with_artefact", "write"]
 
 LOCK = Path(__file__).resolve().parent / "lab.lock.json"
 """The lock of this checkout."""
