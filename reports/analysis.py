@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,12 +110,13 @@ class PhaseData:
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """All that a run left, read and validated."""
+    """All that a run left, read and validated; ``kernel_log`` is the machine's, by line, untrusted."""
 
     lab: Lab
     provenance: Provenance
     phases: Mapping[str, PhaseData]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    kernel_log: Sequence[str] = ()
 
     @property
     def clock(self) -> Clock:

@@ -13,11 +13,13 @@
 ``probe.pp_ns``            cost of one hit at a pp point, calibrated on this machine; ``probe.entry_ns`` at an entry
 ``probe.cost_share``       hits × their cost, as a share of the CPU time that the machine had in the traced phase
 ``phases.failed``          phases without a whole result
+``kernel.splats``          warnings, oopses, stalls and the like in the kernel's log
 =========================  ============================================================================================
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from bpf.trace import ProbeCost
@@ -34,6 +36,13 @@ LOSS_MEANING: Mapping[str, str] = {
 
 EVENT_ONLY_LOSSES = frozenset({"ring_full", "stack_failed"})
 """Losses of records, which leave the counters in the kernel whole."""
+
+
+SPLAT = re.compile(
+    r"\b(WARNING: CPU|BUG:|Oops\b|Kernel panic|general protection fault|rcu: INFO: .*stall|soft lockup|"
+    r"hung_task|blocked for more than \d+ seconds|Out of memory:|KASAN|UBSAN|lockdep)"
+)
+"""What a kernel prints when something went wrong in it (``panic.c``, ``rcu/tree_stall.h``, ``mm/oom_kill.c``)."""
 
 
 def phases_with_trace(run: RunData) -> list[PhaseData]:
@@ -74,7 +83,7 @@ def equality(run: RunData) -> list[Equality]:
 
 def generic(run: RunData) -> list[Metric]:
     """Return the metrics of the table above; what could not be measured has its reason."""
-    return [*_forced(run), *_self_test(run), *_probes(run), _failed(run)]
+    return [*_forced(run), *_self_test(run), *_probes(run), _failed(run), _splats(run)]
 
 
 def _reason(run: RunData, what: str) -> str:
@@ -227,5 +236,20 @@ def _failed(run: RunData) -> Metric:
         kind="count",
         value=float(len(failed)),
         meaning=f"{', '.join(failed)} failed" if failed else "all phases ended with a whole result",
+        exact=True,
+    )
+
+
+def _splats(run: RunData) -> Metric:
+    found = [line for line in run.kernel_log if SPLAT.search(line)]
+    absent = "" if run.kernel_log else "the kernel's log was not brought back"
+    return Metric(
+        name="kernel.splats",
+        title="Complaints in the kernel's log",
+        unit="lines",
+        kind="count",
+        value=None if absent else float(len(found)),
+        absent=absent,
+        meaning=f"the first: {found[0][:200]}" if found else "warnings, oopses, stalls, lack of memory",
         exact=True,
     )

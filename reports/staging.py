@@ -32,6 +32,9 @@ MAXIMUM_JSON = 64 * 2**20
 MAXIMUM_EVENTS = 768 * 2**20
 """Bytes of ``events.bin``: 16 million records."""
 
+MAXIMUM_LOG = 4 * 2**20
+"""Bytes of the kernel's log that are looked at."""
+
 MAXIMUM_STRING = 500
 """Characters of one name or value that a workload prints."""
 
@@ -49,8 +52,10 @@ def read(staging: Path, lab: Lab) -> tuple[Evidence, RunData]:
         raise RecordError(f"{staging} is of lab {evidence.lab!r}, not {lab.name!r}", "give the folder of that lab")
     for name in _names(evidence):
         _inside(staging, name)
-    phases = {phase.name: _phase(staging, phase, lab.name) for phase in evidence.phases}
-    return evidence, RunData(lab=lab, provenance=evidence.provenance, phases=phases, facts=evidence.facts)
+    phases = {phase.name: _phase(staging, evidence.files, phase, lab.name) for phase in evidence.phases}
+    log = _log(staging, evidence.files.get("kernel_log"))
+    run = RunData(lab=lab, provenance=evidence.provenance, phases=phases, facts=evidence.facts, kernel_log=log)
+    return evidence, run
 
 
 def read_evidence(path: Path) -> Evidence:
@@ -90,12 +95,23 @@ def _bounded(path: Path, maximum: int) -> bytes:
     return path.read_bytes()
 
 
-def _phase(staging: Path, evidence: PhaseEvidence, lab: str) -> PhaseData:
-    """Read one phase; what does not hold together is told in ``error``, and what does is kept."""
+def _log(staging: Path, name: str | None) -> list[str]:
+    if name is None:
+        return []
+    with (staging / name).open("rb") as file:
+        return file.read(MAXIMUM_LOG).decode("utf-8", "replace").splitlines()
+
+
+def _phase(staging: Path, shared: dict[str, str], evidence: PhaseEvidence, lab: str) -> PhaseData:
+    """Read one phase; what does not hold together is told in ``error``, and what does is kept.
+
+    :param shared: files of the whole run; its plan and symbols serve each phase that has none of its own.
+    """
     problems = [neutral(evidence.error)] if evidence.error else []
     if not evidence.error and evidence.exit_status not in (0, None):
         problems.append(f"the workload ended with status {evidence.exit_status}")
-    files = {role: staging / name for role, name in evidence.files.items()}
+    common = {role: name for role, name in shared.items() if role in ("plan", "symbols")}
+    files = {role: staging / name for role, name in (common | evidence.files).items()}
 
     def attempt(role: str, reader: Callable[[Path], T]) -> T | None:
         if role not in files:
