@@ -9,8 +9,7 @@ from pathlib import Path
 
 import bpf.build
 from bpf import plan
-from bpf.plan import Plan
-from bpf.planner import plan_for
+from bpf.plan import Plan, plan_for
 from go_labs.spec import LabFolder
 from provision import gobuild, toolchains
 from vm.errors import UsageError
