@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// Programs on kernel events, which no plan names because they are the same for every binary.
+var kernelEvents = map[string]string{"kernel.futex": "futex", "kernel.sched_switch": "sched_switch"}
+
+// links are attached probes; closing them detaches.
+type links []io.Closer
+
+func (l links) Close() error {
+	var failed []error
+	for _, one := range l {
+		failed = append(failed, one.Close())
+	}
+	return errors.Join(failed...)
+}
+
+// attachProbes attaches to every process that maps the file, filtered by tgid in the programs: uprobes filtered by pid cost
+// throughput, and early 6.6 filtered by thread.
+func attachProbes(path string, probes []probe, programs *loaded) (links, error) {
+	executable, err := link.OpenExecutable(path)
+	if err != nil {
+		return nil, fail(kindAttach, "open %s: %w", path, err)
+	}
+	var attached links
+	for _, probe := range probes {
+		// Address takes the offset within the file when no symbol is given.
+		options := &link.UprobeOptions{Address: probe.Offset}
+		one, err := executable.Uprobe("", programs.Programs[programKey(probe.ID)], options)
+		if err != nil {
+			attached.Close()
+			return nil, fail(kindAttach, "attach %q to %s (%s) at offset %#x: %w", probe.ID, probe.Symbol, probe.Point, probe.Offset, err)
+		}
+		attached = append(attached, one)
+	}
+	return attached, nil
+}
+
+// attachKernel attaches the programs on kernel events.
+func attachKernel(programs *loaded) (links, error) {
+	if err := mountTracefs(); err != nil {
+		return nil, fail(kindAttach, "mount tracefs: %w", err)
+	}
+	var attached links
+	for id, name := range kernelEvents {
+		one, err := attachKernelEvent(name, programs.Programs[programKey(id)])
+		if err != nil {
+			attached.Close()
+			return nil, fail(kindAttach, "attach %q: %w", id, err)
+		}
+		attached = append(attached, one)
+	}
+	return attached, nil
+}
+
+func attachKernelEvent(name string, program *ebpf.Program) (io.Closer, error) {
+	if name == "futex" {
+		return link.Tracepoint("syscalls", "sys_enter_futex", program, nil)
+	}
+	return link.AttachRawTracepoint(link.RawTracepointOptions{Name: name, Program: program})
+}
+
+// mountTracefs makes tracefs available where nothing has yet: the number of a tracepoint is read from it.
+func mountTracefs() error {
+	const path = "/sys/kernel/tracing"
+	if _, err := os.Stat(path + "/events"); err == nil {
+		return nil
+	}
+	if _, err := os.Stat("/sys/kernel/debug/tracing/events"); err == nil {
+		return nil
+	}
+	err := unix.Mount("tracefs", path, "tracefs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	if errors.Is(err, unix.EBUSY) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+)
+
+// drainEvery is how often the ring buffer is emptied. It holds about 300 000 events, so this is enough for millions a second.
+const drainEvery = 50 * time.Millisecond
+
+// drain moves events from the ring buffer to events.bin while the target runs.
+type drain struct {
+	reader *ringbuf.Reader
+	out    *bufio.Writer
+	stop   chan struct{}
+	done   chan error
+
+	events   int
+	selfTest []uint64
+	index    map[uint64]int32 // stack key → index
+	keys     []uint64
+	buffer   []byte
+}
+
+func startDrain(ring *ebpf.Map, out io.Writer) (*drain, error) {
+	reader, err := ringbuf.NewReader(ring)
+	if err != nil {
+		return nil, fail(kindLoad, "open the ring buffer: %w", err)
+	}
+	d := &drain{
+		reader: reader, out: bufio.NewWriterSize(out, 1<<18),
+		stop: make(chan struct{}), done: make(chan error, 1), index: map[uint64]int32{},
+	}
+	go func() { d.done <- d.loop() }()
+	return d, nil
+}
+
+func (d *drain) loop() error {
+	tick := time.NewTicker(drainEvery)
+	defer tick.Stop()
+	for {
+		last := false
+		select {
+		case <-tick.C:
+		case <-d.stop:
+			last = true
+		}
+		if err := d.empty(); err != nil {
+			return err
+		}
+		if last {
+			return d.out.Flush()
+		}
+	}
+}
+
+// empty reads what is there and does not wait.
+func (d *drain) empty() error {
+	d.reader.SetDeadline(time.Unix(0, 1))
+	var record ringbuf.Record
+	for {
+		err := d.reader.ReadInto(&record)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the ring buffer: %w", err)
+		}
+		event, ok := decodePark(record.RawSample)
+		if !ok {
+			return fmt.Errorf("an event of %d bytes, expected %d", len(record.RawSample), parkEventSize)
+		}
+		if err := d.keep(event); err != nil {
+			return err
+		}
+	}
+}
+
+func (d *drain) keep(event parkEvent) error {
+	d.buffer = appendEvent(d.buffer[:0], event, d.stackIndex(event.Stack))
+	if _, err := d.out.Write(d.buffer); err != nil {
+		return fmt.Errorf("write events.bin: %w", err)
+	}
+	d.events++
+	if event.Segment == selfTestSegment {
+		d.selfTest = append(d.selfTest, event.Goid)
+	}
+	return nil
+}
+
+func (d *drain) stackIndex(key uint64) int32 {
+	if key == 0 {
+		return -1
+	}
+	index, ok := d.index[key]
+	if !ok {
+		index = int32(len(d.keys))
+		d.index[key] = index
+		d.keys = append(d.keys, key)
+	}
+	return index
+}
+
+// finish reads the rest and stops. The target must have ended and the probes must be detached.
+func (d *drain) finish() error {
+	close(d.stop)
+	err := <-d.done
+	return errors.Join(err, d.reader.Close())
+}
+
+// stacks gives the stacks that the events name, in the order of their indexes.
+func (d *drain) stacks(table *ebpf.Map) ([][]uint64, error) {
+	result := make([][]uint64, 0, len(d.keys))
+	for _, key := range d.keys {
+		var record stackRecord
+		if err := table.Lookup(key, &record); err != nil {
+			return nil, fmt.Errorf("read a stack: %w", err)
+		}
+		result = append(result, slices.Clone(record.IP[:min(record.Depth, maxFrames)]))
+	}
+	return result, nil
+}

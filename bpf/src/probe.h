@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0)
+/*
+ * Maps and helpers of all programs.
+ *
+ * Counters are per CPU and still added to atomically: from 6.0 on a uprobe's program may be preempted by
+ * another thread that runs the same program on the same CPU (bpf_prog_run_array_uprobe only disables
+ * migration), and a plain increment would lose that one.
+ */
+#ifndef KMLAB_PROBE_H
+#define KMLAB_PROBE_H
+
+#include "shared.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+
+/* Set by the loader from the probe plan, before the programs are loaded. */
+const volatile u32 target_tgid = 0;
+const volatile u32 goid_offset = 0;
+const volatile u8 reason_mutex = 0;
+const volatile u8 reason_rw_reader = 0;
+const volatile u8 reason_rw_writer = 0;
+/* Distance of the semaphore from the start of its lock: sync/mutex.go and sync/rwmutex.go, the same in 1.21
+ * to 1.27. */
+const volatile u32 mutex_semaphore_offset = 4;
+const volatile u32 rw_writer_semaphore_offset = 8;
+const volatile u32 rw_reader_semaphore_offset = 12;
+
+/* Where the target is now: written by go_mark. */
+volatile u32 current_segment = 0;
+/* Address at which go_execute was first hit; less the linked address, it is the load bias. 0: the runtime has
+ * not begun. */
+volatile u64 execute_ip = 0;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SEGMENTS);
+	__type(key, u32);
+	__type(value, struct counters);
+} segment_counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct losses);
+} loss_counters SEC(".maps");
+
+/* The loader gives each probe a program and a map of its own, so that hits are known by probe. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} probe_hits SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct goroutine_key);
+	__type(value, struct park);
+} parked SEC(".maps");
+
+/* Semaphore that a goroutine last asked for: gopark itself is only told the lock of the wait queue. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct goroutine_key);
+	__type(value, u64);
+} wanted SEC(".maps");
+
+/* How many goroutines are parked on a semaphore now. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct address_key);
+	__type(value, s64);
+} waiters SEC(".maps");
+
+/* Distinct stacks by a 64-bit hash of their addresses. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, u64);
+	__type(value, struct stack);
+} stacks SEC(".maps");
+
+/* Threads of the target that ran goroutines. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, u32);
+	__type(value, u64);
+} threads SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 16 * 1024 * 1024);
+} events SEC(".maps");
+
+static __always_inline void lost(enum loss what)
+{
+	u32 zero = 0;
+	struct losses *losses = bpf_map_lookup_elem(&loss_counters, &zero);
+
+	if (losses)
+		__sync_fetch_and_add(&losses->values[what], 1);
+}
+
+static __always_inline void count(u32 segment, enum counter what)
+{
+	struct counters *counters = bpf_map_lookup_elem(&segment_counters, &segment);
+
+	if (counters)
+		__sync_fetch_and_add(&counters->values[what], 1);
+	else
+		lost(LOSS_segment_invalid);
+}
+
+static __always_inline void hit(void)
+{
+	u32 zero = 0;
+	u64 *hits = bpf_map_lookup_elem(&probe_hits, &zero);
+
+	if (hits)
+		__sync_fetch_and_add(hits, 1);
+}
+
+static __always_inline int is_target(void)
+{
+	return bpf_get_current_pid_tgid() >> 32 == target_tgid;
+}
+
+/* Id of the goroutine whose g lies at that address, as a key; 0 and a counted loss when it cannot be read. */
+static __always_inline int goroutine(u64 g, struct goroutine_key *key)
+{
+	key->goid = 0;
+	key->tgid = target_tgid;
+	key->pad = 0;
+	if (bpf_probe_read_user(&key->goid, sizeof(key->goid), (void *)(g + goid_offset)) || !key->goid) {
+		lost(LOSS_goid_failed);
+		return 0;
+	}
+	return 1;
+}
+
+/*
+ * The user stack at a probe before the frame of the probed function is set up (pp point, entry, RET): the
+ * return address lies at the top of the stack, and the frame pointer is the caller's. bpf_get_stackid is not
+ * used: up to 6.10 it leaves the immediate caller out at such a point, and later kernels put it in (perf:
+ * "x86: get the real caller at a uprobe on a function's entry"), so that stacks would differ by kernel.
+ */
+static __always_inline void walk(struct pt_regs *ctx, struct stack *stack)
+{
+	u64 frame[2] = {ctx->bp, 0};
+	u64 here = 0;
+
+	__builtin_memset(stack, 0, sizeof(*stack));
+	stack->ip[0] = ctx->ip;
+	stack->depth = 1;
+	if (bpf_probe_read_user(&here, sizeof(here), (void *)ctx->sp)) {
+		lost(LOSS_stack_failed);
+		return;
+	}
+	stack->ip[1] = here;
+	stack->depth = 2;
+	here = ctx->sp;
+#pragma clang loop unroll(full)
+	for (int i = 2; i < MAX_FRAMES; i++) {
+		/* The stack grows down, so a frame pointer that does not rise is the end of the chain or not
+		 * one. */
+		if (frame[0] <= here)
+			return;
+		here = frame[0];
+		if (bpf_probe_read_user(frame, sizeof(frame), (void *)here)) {
+			lost(LOSS_stack_failed);
+			return;
+		}
+		if (!frame[1])
+			return;
+		stack->ip[i] = frame[1];
+		stack->depth = i + 1;
+	}
+	if (frame[0] > here)
+		lost(LOSS_stack_truncated);
+}
+
+/* Keeps the stack and gives its key, or 0 and a counted loss. */
+static __always_inline u64 keep_stack(struct pt_regs *ctx)
+{
+	struct stack stack;
+	u64 hash = 0xcbf29ce484222325ULL;
+	long error;
+
+	walk(ctx, &stack);
+#pragma clang loop unroll(full)
+	for (int i = 0; i < MAX_FRAMES; i++) {
+		/* Multiply and fold; the constant is 2^64 divided by the golden ratio. */
+		hash = (hash ^ stack.ip[i]) * 0x9e3779b97f4a7c15ULL;
+		hash ^= hash >> 32;
+	}
+	if (!hash)
+		hash = 1;
+	if (bpf_map_lookup_elem(&stacks, &hash))
+		return hash;
+	error = bpf_map_update_elem(&stacks, &hash, &stack, BPF_NOEXIST);
+	if (error && error != -EEXIST) {
+		lost(LOSS_stack_failed);
+		return 0;
+	}
+	return hash;
+}
+
+#endif
