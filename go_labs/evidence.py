@@ -78,7 +78,8 @@ class PhaseEvidence(msgspec.Struct, frozen=True, kw_only=True):
     :param files: role → file name in the staging folder: ``workload`` (WorkloadOutput), ``trace`` (trace.json of the
         loader), ``events`` (events.bin), ``plan``, ``stderr``, ``tool:NAME`` (JSON of a kernel-side tool).
     :param wall_seconds: of the host, for the whole phase; ``workload_seconds``: of the workload alone, guest time.
-    :param error: why the phase has no result, where it has none.
+    :param error: why the phase has no result, where it has none; ``failed`` says what failed: the ``workload``, its
+        ``output``, a ``probe`` (or the tracer), or the ``tools``.
     """
 
     name: str
@@ -87,6 +88,7 @@ class PhaseEvidence(msgspec.Struct, frozen=True, kw_only=True):
     workload_seconds: float
     files: dict[str, str]
     error: str = ""
+    failed: Literal["", "workload", "output", "probe", "tools"] = ""
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bpf.build
+
 from bpf import plan
 from bpf.plan import Plan, plan_for
 from go_labs.spec import LabFolder

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
+from bpf import trace
 from go_labs.evidence import PhaseEvidence, WorkloadOutput
 from go_labs.spec import Phase
-from provision.ssh import Completed, Shell
+from provision.ssh import Shell
 from provision.transfer import pull
 from vm.deadline import Deadline
 from vm.errors import LabFailedError, OutputError, ProbeError
@@ -20,28 +22,31 @@ from vm.errors import LabFailedError, OutputError, ProbeError
 OUTPUT_MIB = 64
 """MiB that a workload may write to a file before the kernel ends it (RLIMIT_FSIZE)."""
 
+Failed = Literal["workload", "output", "probe", "tools"]
+"""What a phase can fail by (``go_labs.evidence.PhaseEvidence.failed``)."""
+
 TOOL_READY_SECONDS = 45
 """Seconds that kernel-side tools get to attach: BCC compiles for 5 s under emulation, longer on a busy host."""
 
 KILL_SECONDS = 5
 """Seconds between asking a workload to end and ending it."""
 
-TIMED_OUT = 124
-"""What timeout(1) returns when it ended the command; :data:`KILLED` when it had to kill it."""
-
-KILLED = 137
-LOADER_TIMED_OUT = 6
-"""What ``labtrace run`` returns when its ``--timeout`` ended the workload."""
+TIMED_OUT = (124, 137)
+"""What timeout(1) returns when it ended the command, or had to kill it."""
 
 TOOLS_NOT_READY = 96
 """What ``guest/with_tools.sh`` returns when no tool could attach."""
 
-LOADER_ERRORS = {
-    3: "the kernel refused a BPF program",
-    4: "a probe could not be attached",
-    5: "the workload did not start",
+LOADER_KINDS: Mapping[str, tuple[str, Failed]] = {
+    "load_refused": ("the kernel refused a BPF program", "probe"),
+    "attach_failed": ("a probe could not be attached", "probe"),
+    "start_failed": ("the workload could not be started", "workload"),
+    "timeout": ("the workload was not over in time", "workload"),
+    "output_limit": ("the workload wrote more than it may", "output"),
+    "bad_plan": ("the probe plan does not fit the workload", "probe"),
+    "calibration": ("the cost of a probe could not be measured", "probe"),
 }
-"""Exit codes of ``labtrace run`` before the workload ran."""
+"""What each kind of ``labtrace run``'s failures (``bpf/loader/failure.go``) means, and what it is a failure of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +128,15 @@ def run(
     into.mkdir()
     names = pull(shell, f"{workload.folder}/out/{phase.name}", into, deadline.within(60), alive)
     files = {_role(name): f"{phase.name}/{name}" for name in names}
-    error, seconds = _outcome(done, phase, staging, files)
+    end = _outcome(done.status, phase, staging, files)
     return PhaseEvidence(
-        name=phase.name, exit_status=done.status, wall_seconds=wall, workload_seconds=seconds, files=files, error=error
+        name=phase.name,
+        exit_status=end.status,
+        wall_seconds=wall,
+        workload_seconds=end.seconds,
+        files=files,
+        error=end.error,
+        failed=end.failed,
     )
 
 
@@ -134,12 +145,10 @@ def failure(lab: str, phase: PhaseEvidence) -> LabFailedError | None:
     if not phase.error:
         return None
     message = f"lab {lab}, phase {phase.name}: {phase.error}"
-    hint = "the record keeps what was finished; its phase folder has the workload's own words"
-    if phase.exit_status in LOADER_ERRORS:
-        return ProbeError(message, "trace.json and loader.err in the record have the verifier's words")
-    if phase.exit_status == 0:
-        return OutputError(message, hint)
-    return LabFailedError(message, hint)
+    if phase.failed in ("probe", "tools"):
+        return ProbeError(message, "the phase's folder in the record has the kernel's own words")
+    kind = OutputError if phase.failed == "output" else LabFailedError
+    return kind(message, "the record keeps what was finished; the phase's folder has the workload's own words")
 
 
 def _role(name: str) -> str:
@@ -150,27 +159,63 @@ def _role(name: str) -> str:
     return roles.get(name, name)
 
 
-def _outcome(done: Completed, phase: Phase, staging: Path, files: Mapping[str, str]) -> tuple[str, float]:
-    """Return what went wrong, in words ("" if nothing), and the seconds that the workload itself took."""
-    words = _last_words(staging, files)
-    timed_out = {LOADER_TIMED_OUT} if phase.probes else {TIMED_OUT, KILLED}
-    if done.status in timed_out:
-        return f"the workload was not over within {phase.timeout:g} s{words}", 0.0
-    if done.status == TOOLS_NOT_READY and phase.tools:
-        return f"no kernel-side tool could attach{words}", 0.0
-    if phase.probes and done.status in LOADER_ERRORS:
-        return f"{LOADER_ERRORS[done.status]}{words}", 0.0
-    if done.status != 0:
-        return f"the workload ended with status {done.status}{words}", 0.0
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a phase ended: the workload's status, what went wrong in words, and guest seconds of the workload."""
+
+    status: int | None
+    error: str = ""
+    failed: Literal["", "workload", "output", "probe", "tools"] = ""
+    seconds: float = 0.0
+
+
+def _outcome(status: int, phase: Phase, staging: Path, files: Mapping[str, str]) -> _End:
+    """Tell how a phase ended from the exit status of its command and the files it left."""
+    if phase.probes:
+        if status != 0:
+            return _loader_failed(staging, files)
+        status = _traced_status(staging, files)
+    elif status == TOOLS_NOT_READY and phase.tools:
+        return _End(None, f"no kernel-side tool could attach{_last_words(staging, files)}", "tools")
+    elif status in TIMED_OUT:
+        words = _last_words(staging, files)
+        return _End(status, f"the workload was not over within {phase.timeout:g} s{words}", "workload")
+    if status != 0:
+        how = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
+        return _End(status, f"the workload {how}{_last_words(staging, files)}", "workload")
     try:
         output = _read_output(staging / files["workload"])
     except KeyError:
-        return "the workload left no output", 0.0
+        return _End(status, "the workload left no output", "output")
     except msgspec.DecodeError as error:
-        return f"the workload's output is not the JSON that the protocol asks for: {error}", 0.0
+        return _End(status, f"the workload's output is not the JSON that the protocol asks for: {error}", "output")
     ends = [segment.end_ns for segment in output.segments]
     starts = [segment.start_ns for segment in output.segments]
-    return "", (max(ends) - min(starts)) / 1e9 if ends else 0.0
+    return _End(status, seconds=(max(ends) - min(starts)) / 1e9 if ends else 0.0)
+
+
+def _loader_failed(staging: Path, files: Mapping[str, str]) -> _End:
+    """Read the loader's own report, the last line of its stderr."""
+    lines = (staging / files["loader.err"]).read_text("utf-8", "replace").splitlines() if "loader.err" in files else []
+    for line in reversed(lines):
+        try:
+            report = msgspec.json.decode(line, type=dict[str, object])
+        except msgspec.DecodeError:
+            continue
+        what, failed = LOADER_KINDS.get(str(report.get("error")), ("the tracer failed", "probe"))
+        return _End(None, f"{what}: {_printable(str(report.get('message', '')))}", failed)
+    return _End(None, f"the tracer ended without a report{_last_words(staging, files)}", "probe")
+
+
+def _traced_status(staging: Path, files: Mapping[str, str]) -> int:
+    try:
+        return trace.read(staging / files["trace"]).exit_status
+    except (KeyError, OutputError):
+        return 255
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "�" for c in text[:300])
 
 
 def _read_output(path: Path) -> WorkloadOutput:
@@ -187,5 +232,5 @@ def _last_words(staging: Path, files: Mapping[str, str]) -> str:
         if role in files:
             lines = (staging / files[role]).read_text("utf-8", "replace").strip().splitlines()
             if lines:
-                return ": " + "".join(c if c.isprintable() else "�" for c in lines[-1][:300])
+                return f": {_printable(lines[-1])}"
     return ""

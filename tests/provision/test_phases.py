@@ -81,19 +81,54 @@ def test_without_any_tool_the_workload_does_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "workload.json").exists()
 
 
+def leave(folder: Path, **files: str) -> dict[str, str]:
+    """Write files as a phase leaves them; return them by role."""
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return {name: name for name in files}
+
+
+TRACED = Phase(name="traced", sections=["forced"], probes=["mutex"])
+TIMED = Phase(name="timed", sections=["free"], timeout=30)
+
+
 @pytest.mark.parametrize(
-    ("status", "error", "kind"),
+    ("phase", "status", "files", "words", "kind"),
     [
-        (0, "the workload's output is not the JSON that the protocol asks for", OutputError),
-        (3, "the kernel refused a BPF program", ProbeError),
-        (9, "the workload ended with status 9", LabFailedError),
+        (TIMED, 124, {}, "not over within 30 s", LabFailedError),
+        (TIMED, 9, {"stderr": "boom \x1b[31m"}, "ended with status 9: boom �[31m", LabFailedError),
+        (TIMED, 0, {}, "left no output", OutputError),
+        (TIMED, 0, {"workload": "<b>"}, "not the JSON that the protocol asks for", OutputError),
+        (
+            TRACED,
+            3,
+            {"loader.err": '{"error": "load_refused", "message": "go_park: invalid argument"}'},
+            "the kernel refused a BPF program: go_park: invalid argument",
+            ProbeError,
+        ),
+        (TRACED, 1, {"loader.err": "Killed"}, "the tracer ended without a report: Killed", ProbeError),
+        (TRACED, 0, {}, "ended with status 255", LabFailedError),
     ],
 )
-def test_a_failed_phase_becomes_the_error_of_its_kind(status: int, error: str, kind: type[LabFailedError]) -> None:
+def test_a_failed_phase_becomes_the_error_of_its_kind(
+    tmp_path: Path, phase: Phase, status: int, files: dict[str, str], words: str, kind: type[LabFailedError]
+) -> None:
+    end = phases._outcome(status, phase, tmp_path, leave(tmp_path, **files))
     evidence = PhaseEvidence(
-        name="traced", exit_status=status, wall_seconds=1.0, workload_seconds=0.0, files={}, error=error
+        name=phase.name,
+        exit_status=end.status,
+        wall_seconds=1.0,
+        workload_seconds=end.seconds,
+        files={},
+        error=end.error,
+        failed=end.failed,
     )
     failure = phases.failure("mutex", evidence)
     assert type(failure) is kind
     assert failure is not None
-    assert error in failure.message
+    assert words in failure.message
+
+
+def test_a_phase_that_went_well_is_no_failure() -> None:
+    evidence = PhaseEvidence(name="timed", exit_status=0, wall_seconds=1.0, workload_seconds=0.9, files={})
+    assert phases.failure("mutex", evidence) is None
