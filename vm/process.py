@@ -31,31 +31,36 @@ def run(
     *,
     environment: Mapping[str, str] | None = None,
     feed: Callable[[IO[bytes]], None] | None = None,
+    output: Path | None = None,
     cwd: Path | None = None,
 ) -> bytes:
     """Run a child to its end and return its standard output.
 
     :param environment: added to :func:`environment`.
     :param feed: writes the child's standard input; called in this thread.
+    :param output: a file that gets the child's standard output instead.
     :raises BuildError: it failed; the message names it, the hint has its last words.
     :raises DiskFullError: it failed because no space is left.
     :raises SetupError: there is no such program.
     """
     words = [str(word) for word in command]
     name = name_of(words)
-    try:
-        child = subprocess.Popen(
-            words,
-            stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_environment(environment),
-            cwd=cwd,
-            start_new_session=True,
-        )
-    except FileNotFoundError as error:
-        raise SetupError(f"{name} is not installed", f"Run ./setup.sh, or install the package of {name}.") from error
-    with child:
+    with contextlib.ExitStack() as stack:
+        target: IO[bytes] | int = stack.enter_context(output.open("wb")) if output else subprocess.PIPE
+        try:
+            child = subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+                stdout=target,
+                stderr=subprocess.PIPE,
+                env=_environment(environment),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            hint = f"Run ./setup.sh, or install the package of {name}."
+            raise SetupError(f"{name} is not installed", hint) from error
+        stack.enter_context(child)
         try:
             if feed and child.stdin is not None:
                 # The child says little before it has read everything, far less than a pipe holds.
@@ -64,13 +69,13 @@ def run(
                 with contextlib.suppress(BrokenPipeError):
                     child.stdin.close()
                 child.stdin = None
-            output, errors = child.communicate()
+            said, errors = child.communicate()
         except BaseException:
             kill_group(child)
             raise
     if child.returncode != 0:
         raise failure(name, child.returncode, errors)
-    return output
+    return said or b""
 
 
 _environment = environment

@@ -69,6 +69,7 @@ class Entry:
     :param link: target of a symbolic link as written, or the path of the entry that a hard link shares.
     :param content: bytes of a file, or where they lie.
     :param device: major and minor number of a device node.
+    :param mtime: seconds since 1970; ``None`` for something that has no time of its own.
     """
 
     path: str
@@ -79,6 +80,7 @@ class Entry:
     link: str = ""
     content: bytes | Slice = b""
     device: tuple[int, int] = (0, 0)
+    mtime: int | None = None
 
     @property
     def size(self) -> int:
@@ -149,7 +151,9 @@ def from_tar(archive: tarfile.TarFile, source: Path | None = None) -> Iterator[E
             content = Slice(source, info.offset_data, info.size) if source else _member(archive, info)
         link = normal(info.linkname) if kind is Kind.HARDLINK else info.linkname
         device = (info.devmajor, info.devminor) if kind in (Kind.CHARACTER, Kind.BLOCK) else (0, 0)
-        yield Entry(path, kind, info.mode & 0o7777, info.uid, info.gid, link, content, device)
+        # Folders change whenever something in them does: their times tell of the build, not of a package.
+        mtime = int(info.mtime) if kind is not Kind.FOLDER else None
+        yield Entry(path, kind, info.mode & 0o7777, info.uid, info.gid, link, content, device, mtime)
 
 
 def _member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
@@ -224,12 +228,12 @@ def canonical(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def write_tar(entries: Iterable[Entry], stream: IO[bytes], epoch: int) -> None:
-    """Write a canonical tree as a GNU tar, every time set to ``epoch``."""
+    """Write a canonical tree as a GNU tar; no time in it is later than ``epoch``."""
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT, bufsize=BLOCK) as archive:
         for entry in entries:
             info = tarfile.TarInfo(entry.path)
             info.type = _TAR_TYPES[entry.kind]
-            info.mode, info.uid, info.gid, info.mtime = entry.mode, entry.uid, entry.gid, epoch
+            info.mode, info.uid, info.gid, info.mtime = entry.mode, entry.uid, entry.gid, clamped(entry, epoch)
             info.linkname, (info.devmajor, info.devminor) = entry.link, entry.device
             if entry.kind is Kind.FILE:
                 info.size = entry.size
@@ -237,6 +241,11 @@ def write_tar(entries: Iterable[Entry], stream: IO[bytes], epoch: int) -> None:
                     archive.addfile(info, reader)
             else:
                 archive.addfile(info)
+
+
+def clamped(entry: Entry, epoch: int) -> int:
+    """Return the time that an entry gets: its own unless that is later than ``epoch``."""
+    return epoch if entry.mtime is None else min(entry.mtime, epoch)
 
 
 @contextlib.contextmanager
@@ -250,7 +259,7 @@ def _reader(entry: Entry) -> Iterator[IO[bytes]]:
 
 
 def write_folder(entries: Iterable[Entry], root: Path, epoch: int) -> None:
-    """Write a :func:`plain` tree below ``root`` (which exists), owned by this process, every time ``epoch``."""
+    """Write a :func:`plain` tree below ``root`` (which exists), owned by this process, with times up to ``epoch``."""
     folders: list[Path] = []
     for entry in entries:
         path = root / entry.path
@@ -264,7 +273,7 @@ def write_folder(entries: Iterable[Entry], root: Path, epoch: int) -> None:
                 for block in entry.blocks():
                     target.write(block)
             path.chmod(entry.mode)
-            os.utime(path, (epoch, epoch))
+            os.utime(path, (epoch, clamped(entry, epoch)))
     for path in reversed(folders):
         path.chmod(0o755)
         os.utime(path, (epoch, epoch))
