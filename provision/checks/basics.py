@@ -96,10 +96,10 @@ def subordinate_ids(host: Host) -> Finding:
 
 def _has_range(host: Host, file: str) -> bool:
     for line in (host.read(file) or "").splitlines():
-        name, _, rest = line.partition(":")
-        count = rest.rpartition(":")[2]
-        if name in (host.user, str(host.uid)) and count.isdecimal() and int(count) >= SUBID_COUNT:
-            return True
+        match line.split(":"):
+            case [name, first, count] if first.isdecimal() and count.isdecimal():
+                if name in (host.user, str(host.uid)) and int(count) >= SUBID_COUNT:
+                    return True
     return False
 
 
@@ -115,9 +115,7 @@ def name_spaces(host: Host) -> Finding:
         detail = "none can be made (a container, perhaps); as root the lab works without"
         return Finding(check="user name spaces", result="warn", detail=detail)
     detail, fix = _name_space_cause(host)
-    return Finding(
-        check="user name spaces", result="fail", detail=detail or answer.text.splitlines()[-1][:200], fix=fix
-    )
+    return Finding(check="user name spaces", result="fail", detail=detail or _last_line(answer.text), fix=fix)
 
 
 def _name_space_cause(host: Host) -> tuple[str, str]:
@@ -200,3 +198,8 @@ def clock(host: Host, locked_at: int) -> Finding:
         detail = f"it is {days:.0f} days before the lock was made"
         return Finding(check="clock", result="warn", detail=detail, fix="sudo timedatectl set-ntp true")
     return Finding(check="clock", result="ok", detail="after the lock's date")
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1][:200] if lines else "it was refused without a word"

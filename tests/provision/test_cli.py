@@ -1,0 +1,73 @@
+"""Reading options: what a person may write, and what they are told when it cannot be meant."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from provision import cli
+from vm.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("given", "version"),
+    [(None, "1.27.3"), ("1.22", "1.22.10"), ("1.22.10", "1.22.10"), ("go1.24.11", "1.24.11"), ("1.21", "1.21.13")],
+)
+def test_a_go_version_is_named_by_line_or_release(given: str | None, version: str) -> None:
+    assert cli.go_version(given) == version
+
+
+@pytest.mark.parametrize("given", ["1.2", "1.20", "1.27.4", "", "two"])
+def test_a_go_version_that_is_not_pinned_is_refused(given: str) -> None:
+    with pytest.raises(UsageError, match="not one of the pinned toolchains"):
+        cli.go_version(given)
+
+
+@pytest.mark.parametrize("given", ["0", "11", "-1", "1.0", "1e1", "1_0", "²", "٣", "", " 1"])
+def test_a_number_is_decimal_digits_in_range(given: str) -> None:
+    with pytest.raises(UsageError, match="--seed") as refused:
+        cli.whole("--seed", given, 1, 10)
+
+    assert "from 1 to 10" in refused.value.hint
+
+
+def test_both_ends_of_a_range_belong_to_it() -> None:
+    assert [cli.whole("--seed", text, 1, 10) for text in ("1", "10", "007")] == [1, 10, 7]
+
+
+def test_a_list_has_no_empty_element() -> None:
+    assert cli.words("--kernel", "6.1, 7.3") == ["6.1", "7.3"]
+    with pytest.raises(UsageError, match="empty element"):
+        cli.words("--kernel", "6.1,,7.3")
+
+
+def test_a_near_name_is_suggested_and_else_all_are_shown() -> None:
+    with pytest.raises(UsageError) as near:
+        cli.one_of("--accel", "emulate", cli.ACCELERATORS)
+    with pytest.raises(UsageError) as far:
+        cli.one_of("--accel", "xyz", cli.ACCELERATORS)
+
+    assert near.value.hint == "did you mean emulated?"
+    assert far.value.hint == "there is: kvm, emulated"
+
+
+def test_json_is_one_document_with_sorted_names(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.print_json({"b": [1.5, None], "a": "ü"})
+
+    out = capsys.readouterr().out
+    assert json.loads(out) == {"a": "ü", "b": [1.5, None]}
+    assert out.index('"a"') < out.index('"b"')
+
+
+def test_a_table_takes_texts_literally_and_is_plain_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.print_table(("kernel", "state"), [("6.1", "[red]warm[/red]")])
+
+    out = capsys.readouterr().out
+    assert "[red]warm[/red]" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (1023, "1023 B"), (150 << 20, "150 MiB"), (3 << 30, "3.0 GiB")])
+def test_sizes_are_told_in_binary_units(size: int, text: str) -> None:
+    assert cli.human_size(size) == text
