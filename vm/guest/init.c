@@ -117,6 +117,8 @@ static void enter_base_image(void) {
     CALL2(SYS_MKDIR, "/root/run/kmlab", 0755);
     CALL2(SYS_MKDIR, "/root" BUNDLE, 0755);
     mount_disk("/dev/vdb", "/root" BUNDLE, MS_RDONLY | MS_NOATIME);
+    CALL2(SYS_MKDIR, "/root/usr/lib/modules", 0755);
+    CALL2(SYS_MKDIR, "/root/usr/src", 0755);
     mount("/root" BUNDLE "/usr/lib/modules", "/root/usr/lib/modules", 0, MS_BIND, 0);
     mount("/root" BUNDLE "/usr/src", "/root/usr/src", 0, MS_BIND, 0);
     CALL2(SYS_MKDIR, "/root" IDENTITY, 0700);

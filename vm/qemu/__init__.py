@@ -1,0 +1,1 @@
+"""The QEMU provider: no daemon, no root, and saved states."""

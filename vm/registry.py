@@ -1,0 +1,187 @@
+"""Folders of machines: what runs, whose it is, and clearing what dead processes left.
+
+A machine's folder is ``layout.machines/NAME``; ``machine.json`` in it says who owns it. A run-owned machine whose owner
+is dead is cleared at the next start; a person's machine stays until it is ended by name. When a machine ends, its
+console log stays behind; the oldest such folders go when there are many.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from vm.errors import DiskFullError, MachineError, UsageError
+from vm.machine import MachineFacts
+from vm.paths import Layout
+from vm.qemu.process import ProcessId
+
+REGISTRATION = "machine.json"
+REGISTRATION_SCHEMA = 1
+KEPT_LOGS = 20
+"""Folders of ended machines that are kept for their logs."""
+LOGS = ("console.log", "qemu.log", REGISTRATION)
+"""What stays of a machine that has ended."""
+_UNREGISTERED_SECONDS = 60.0
+"""A folder without a registration belongs to a process that is just writing it, or to one that died doing so."""
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that cannot be mistaken for another; see :class:`vm.qemu.process.ProcessId`."""
+
+    pid: int
+    started: int
+
+    @classmethod
+    def of(cls, pid: int) -> Process | None:
+        """Return the identity of a process that lives."""
+        found = ProcessId.of(pid)
+        return None if found is None else cls(pid=found.pid, started=found.started)
+
+    @property
+    def identity(self) -> ProcessId:
+        """As :class:`~vm.qemu.process.ProcessId`."""
+        return ProcessId(self.pid, self.started)
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``machine.json`` holds.
+
+    :param owner: ``run``, ``person``, or ``ended`` when only the logs are left.
+    :param owner_process: who it dies with, where a run owns it.
+    :param qemu: its process, once there is one.
+    :param facts: what it is, once it runs. :param ready: whether it came up.
+    :param created: seconds since 1970.
+    """
+
+    schema: int
+    name: str
+    owner: Literal["run", "person", "ended"]
+    owner_process: Process
+    created: float
+    qemu: Process | None = None
+    ready: bool = False
+    port: int = 0
+    host_key: str = ""
+    facts: MachineFacts | None = None
+    warm_state: str = ""
+
+
+class Registry:
+    """All machines of one person on this host."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.folder = layout.machines
+
+    def path(self, name: str) -> Path:
+        """Return a machine's folder."""
+        return self.folder / name
+
+    def create(self, name: str, owner: Literal["run", "person"]) -> Registration:
+        """Make a machine's folder, readable by its owner only, and register it.
+
+        :param name: empty: one is made up.
+        :raises UsageError: a machine of that name is there already.
+        """
+        given = bool(name)
+        name = name or f"run-{os.getpid()}-{secrets.token_hex(3)}"
+        me = Process.of(os.getpid())
+        if me is None:
+            raise MachineError("/proc is not mounted: processes cannot be told apart", "mount /proc")
+        registration = Registration(
+            schema=REGISTRATION_SCHEMA, name=name, owner=owner, owner_process=me, created=time.time()
+        )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if given:
+                self._clear_if_ended(name)
+            self.path(name).mkdir(mode=0o700)
+            self.write(registration)
+        except FileExistsError as error:
+            raise UsageError(
+                f"a machine named {name} is there already", f"invoke vm.down --name {name}, or choose another --name"
+            ) from error
+        except OSError as error:
+            raise DiskFullError(f"cannot make the machine's folder: {error}", "free some space") from error
+        return registration
+
+    def write(self, registration: Registration) -> None:
+        """Write a registration whole: to a temporary name, then renamed."""
+        target = self.path(registration.name) / REGISTRATION
+        temporary = target.with_name(f".{REGISTRATION}.{os.getpid()}")
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(registration), indent=1))
+        temporary.replace(target)
+
+    def read(self, name: str) -> Registration | None:
+        """Return a machine's registration, or ``None`` where there is none that can be read."""
+        try:
+            found = msgspec.json.decode((self.path(name) / REGISTRATION).read_bytes(), type=Registration)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return found if found.schema == REGISTRATION_SCHEMA else None
+
+    def all(self) -> list[Registration]:
+        """Return every machine that has not ended, by name."""
+        names = sorted(path.name for path in self._folders())
+        found = [registration for name in names if (registration := self.read(name)) is not None]
+        return [registration for registration in found if registration.owner != "ended"]
+
+    def end(self, name: str) -> None:
+        """Kill a machine's QEMU if it still runs and remove its folder but for the logs."""
+        folder = self.path(name)
+        registration = self.read(name)
+        if registration is not None:
+            if registration.qemu is not None:
+                registration.qemu.identity.kill(folder)
+            if registration.owner != "ended":
+                with contextlib.suppress(OSError):
+                    self.write(msgspec.structs.replace(registration, owner="ended", qemu=None, ready=False))
+        for path in list(folder.iterdir()) if folder.is_dir() else []:
+            if path.name not in LOGS:
+                path.unlink(missing_ok=True)
+
+    def sweep(self) -> list[str]:
+        """Clear machines whose owner is dead and the oldest logs; return the names of the machines cleared."""
+        cleared = []
+        ended = []
+        for folder in self._folders():
+            registration = self.read(folder.name)
+            if registration is None:
+                self._sweep_unregistered(folder)
+            elif registration.owner == "ended":
+                ended.append((registration.created, folder))
+            elif registration.owner == "run" and not registration.owner_process.identity.alive:
+                self.end(folder.name)
+                cleared.append(folder.name)
+        for _, folder in sorted(ended)[:-KEPT_LOGS]:
+            shutil.rmtree(folder, ignore_errors=True)
+        return cleared
+
+    def _folders(self) -> list[Path]:
+        try:
+            return [path for path in self.folder.iterdir() if path.is_dir()]
+        except OSError:
+            return []
+
+    @staticmethod
+    def _sweep_unregistered(folder: Path) -> None:
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _UNREGISTERED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _clear_if_ended(self, name: str) -> None:
+        """Make room for a machine whose predecessor of the same name has ended or lost its owner."""
+        registration = self.read(name)
+        if registration is None:
+            return
+        orphaned = registration.owner == "run" and not registration.owner_process.identity.alive
+        dead = registration.ready and (registration.qemu is None or not registration.qemu.identity.alive)
+        if registration.owner == "ended" or orphaned or dead:
+            self.end(name)
+            shutil.rmtree(self.path(name), ignore_errors=True)
