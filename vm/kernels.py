@@ -146,9 +146,10 @@ def choose(line: str, flavour: str, index: Index, suites: list[str]) -> Choice:
     image = max(found, key=lambda stanza: (stanza.sort_key, -suites.index(stanza.suite)))
     release = image.package.name.removeprefix("linux-image-")
     common = f"linux-headers-{release.removesuffix(f'-{flavour}')}-common"
-    own = sorted(
-        {name for name in image.depends if re.fullmatch(rf"linux-(base|binary|modules)-{re.escape(release)}", name)}
-    )
+    parts = rf"linux-(base|binary|modules)-{re.escape(release)}"
+    own = sorted({name for name in image.depends if re.fullmatch(parts, name)})
+    if f"linux-binary-{release}" not in own:
+        own = []  # 6.18: the image is whole, linux-base-RELEASE holds documents only
     wanted = [(image.package.name, "amd64"), *((name, "amd64") for name in own)]
     wanted += [(f"linux-headers-{release}", "amd64"), (common, "all")]
     packages, lacking = [], []
