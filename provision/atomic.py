@@ -1,0 +1,56 @@
+"""Nothing half-made is ever seen: staging folders that are renamed when whole, and one builder at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from vm.artefacts import disk
+
+_PREFIX = ".part-"
+
+
+@contextlib.contextmanager
+def staging(parent: Path) -> Iterator[Path]:
+    """Give a new folder below ``parent`` to build in; it is gone afterwards unless it was renamed.
+
+    What builders left that were killed is cleared first.
+
+    :raises DiskFullError: no space is left.
+    """
+    with disk(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        _sweep(parent)
+        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def alone(parent: Path, name: str) -> Iterator[None]:
+    """Hold the right to build ``name`` in ``parent``; waits for another process that does.
+
+    The kernel lets go of the lock when the process ends, whatever ends it.
+
+    :raises DiskFullError: no space is left.
+    """
+    with disk(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        stream = (parent / f".{name}.lock").open("a")
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _sweep(parent: Path) -> None:
+    for folder in parent.glob(f"{_PREFIX}*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,192 @@
+"""Building Go workloads: static, reproducible, cached by the hash of all inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from provision.atomic import alone, staging
+from provision.toolchains import Toolchain
+from vm import process
+from vm.artefacts import disk, sha256_file
+from vm.errors import BuildError, SetupError
+from vm.paths import Layout
+
+_FORMAT = 1
+"""Part of every hash; raised when the way of building changes."""
+
+_SUM = "sha256"
+_LOCAL_REPLACE = re.compile(r"=>\s*(\.{1,2}/?\S*|/\S+)\s*(?://.*)?$", re.MULTILINE)
+
+_FETCHING = ("GOPROXY", "GOSUMDB", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOINSECURE", "GOAUTH")
+"""Settings of Go that say where modules come from; all others that the host has are left out."""
+
+_PASSED = (
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How a program is linked.
+
+    :param pie: position-independent, which needs the dynamic loader to start; everything else is static.
+    :param stripped: without symbol table and DWARF.
+    :param tags: build tags.
+    """
+
+    pie: bool = False
+    stripped: bool = False
+    tags: tuple[str, ...] = ()
+
+    def flags(self) -> list[str]:
+        """Return the flags of ``go build`` for it."""
+        chosen = ["-buildmode=pie"] if self.pie else ["-buildmode=exe"]
+        if self.stripped:
+            chosen.append("-ldflags=-s -w")
+        if self.tags:
+            chosen.append(f"-tags={','.join(self.tags)}")
+        return chosen
+
+
+PLAIN = Variant()
+"""Static, with symbols and DWARF."""
+
+
+def build(folder: Path, toolchain: Toolchain, layout: Layout, variant: Variant = PLAIN) -> Path:
+    """Build the Go package in ``folder`` and return the program; it is called like the folder.
+
+    The program comes from the cache if it was built before from the same sources (those of the whole module, and of
+    modules that ``go.mod`` replaces by local folders), toolchain and variant, and still has the same bytes.
+
+    :raises BuildError: the folder is in no Go module, or does not compile; the hint has the compiler's words.
+    :raises SetupError: the toolchain cannot be run.
+    :raises DiskFullError: no space is left.
+    """
+    folder = folder.resolve()
+    module = find_module(folder)
+    inputs = inputs_hash(folder, module, toolchain, variant)
+    name = f"{folder.name}-{inputs[:24]}"
+    target = layout.builds / name
+    with alone(layout.builds, folder.name):
+        if _is_whole(target, folder.name):
+            return target / folder.name
+        with staging(layout.builds) as stage:
+            result = stage / "result"
+            result.mkdir()
+            program = result / folder.name
+            _compile(folder, program, toolchain, layout, variant)
+            (result / _SUM).write_text(sha256_file(program) + "\n", "ascii")
+            if target.exists():  # Damaged, or it would have been used.
+                target.rename(stage / "old")
+            result.rename(target)
+    return target / folder.name
+
+
+def find_module(folder: Path) -> Path:
+    """Return the folder with the ``go.mod`` that ``folder`` belongs to.
+
+    :raises BuildError: there is none, or no Go source.
+    """
+    if not any(folder.glob("*.go")):
+        raise BuildError(f"{folder} has no Go source", "give the folder of a Go program")
+    for parent in (folder, *folder.parents):
+        if (parent / "go.mod").is_file():
+            return parent
+    raise BuildError(f"{folder} is in no Go module", f"run `go mod init NAME` in {folder}")
+
+
+def inputs_hash(folder: Path, module: Path, toolchain: Toolchain, variant: Variant) -> str:
+    """Return the SHA-256 over all that shapes the program: sources, package, Go version, variant.
+
+    :raises BuildError: a source cannot be read.
+    """
+    digest = hashlib.sha256()
+    head = {"format": _FORMAT, "go": toolchain.version, "package": str(folder.relative_to(module)), **asdict(variant)}
+    digest.update(json.dumps(head, sort_keys=True).encode())
+    try:
+        for root in _modules(module):
+            for path in _sources(root):
+                name = f"\0{root.name if root != module else ''}/{path.relative_to(root)}\0"
+                digest.update(name.encode("utf-8", "surrogateescape") + hashlib.sha256(path.read_bytes()).digest())
+    except OSError as error:
+        raise BuildError(f"a source of {folder} cannot be read: {error}", "check its permissions") from error
+    return digest.hexdigest()
+
+
+def _modules(module: Path) -> list[Path]:
+    """Return ``module`` and the local folders that its ``go.mod`` replaces modules by."""
+    text = (module / "go.mod").read_text("utf-8", "surrogateescape")
+    replaced = [(module / match).resolve() for match in _LOCAL_REPLACE.findall(text)]
+    return [module, *(path for path in replaced if path.is_dir())]
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    """Give every file that can shape a build: all of them, since any can be embedded; hidden ones and tests cannot."""
+    for path in sorted(root.rglob("*")):
+        parts = path.relative_to(root).parts
+        if any(part.startswith(".") or part == "__pycache__" for part in parts) or path.name.endswith("_test.go"):
+            continue
+        if path.is_file():
+            yield path
+
+
+def _is_whole(target: Path, name: str) -> bool:
+    try:
+        return (target / _SUM).read_text("ascii").strip() == sha256_file(target / name)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _compile(folder: Path, program: Path, toolchain: Toolchain, layout: Layout, variant: Variant) -> None:
+    words: list[str | Path] = [toolchain.go, "build", "-trimpath", "-buildvcs=false", "-modcacherw", *variant.flags()]
+    words += ["-o", program, "."]
+    with disk(layout.builds):
+        temporary = program.parent / "tmp"
+        temporary.mkdir()
+    try:
+        process.run(words, environment=_environment(toolchain, layout, temporary), cwd=folder)
+    except BuildError as error:
+        raise BuildError(f"{folder.name} does not build with Go {toolchain.version}", error.hint) from error
+    except PermissionError as error:
+        raise SetupError(f"{toolchain.go} cannot be run", f"remove {toolchain.goroot} and try again") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if not program.is_file():
+        raise BuildError(f"{folder} is no program", "its Go source needs `package main` and a function main")
+
+
+def _environment(toolchain: Toolchain, layout: Layout, temporary: Path) -> dict[str, str]:
+    """Return what ``go`` sees: nothing of the host's settings but where modules are fetched from."""
+    passed = {name: os.environ[name] for name in (*_FETCHING, *_PASSED) if name in os.environ}
+    asked = process.run([toolchain.go, "env", "-json", *_FETCHING], environment={"GOTOOLCHAIN": "local", **passed})
+    fetching = {name: value for name, value in json.loads(asked).items() if value}
+    return {
+        **passed,
+        **fetching,
+        "GOENV": "off",
+        "GOWORK": "off",
+        "GOTOOLCHAIN": "local",
+        "GOTELEMETRY": "off",
+        "GOOS": "linux",
+        "GOARCH": "amd64",
+        "GOAMD64": "v1",
+        "CGO_ENABLED": "0",
+        "GOCACHE": str(layout.cache / "go" / "build"),
+        "GOMODCACHE": str(layout.cache / "go" / "modules"),
+        "GOPATH": str(layout.cache / "go" / "path"),
+        "TMPDIR": str(temporary),
+    }
