@@ -243,3 +243,26 @@ def _reasons(elf: Elf, version: GoVersion, wanted: dict[str, str]) -> dict[str, 
                 "link it without -s, so that it keeps its symbols",
             )
     return {short: known.index(words) for short, words in wanted.items()}
+
+
+def to_text(plan: Plan) -> str:
+    """Return ``plan`` for a person: what it is for, each probe with its place, each number with its source."""
+    binary = plan.binary
+    kind = " ".join(word for word, true in (("PIE", binary.pie), ("stripped", binary.stripped)) if true)
+    lines = [f"{binary.name}  Go {binary.go_version}{f'  {kind}' if kind else ''}", f"  sha256 {binary.sha256}", ""]
+    rows = [(p.id, p.program, p.point, f"{p.address:#x}", f"{p.offset:#x}", p.symbol) for p in plan.probes]
+    lines += _columns([("probe", "program", "point", "address", "offset", "function"), *rows])
+    if plan.missing:
+        lines += ["", *_columns([("absent", "function", "why"), *((m.id, m.symbol, m.why) for m in plan.missing)])]
+    if plan.offsets:
+        offsets = [(name, str(offset.value), offset.source) for name, offset in plan.offsets.items()]
+        lines += ["", *_columns([("field", "offset", "from"), *offsets])]
+    if plan.reasons:
+        reasons = [(name, str(number)) for name, number in plan.reasons.items()]
+        lines += ["", *_columns([("wait reason", "number"), *reasons])]
+    return "\n".join(lines) + "\n"
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -52,22 +52,28 @@ class EventKind(IntEnum):
 
 
 class ProgramCost(msgspec.Struct, frozen=True, kw_only=True):
-    """What the kernel's own BPF statistics say of one program: ``run_ns`` nanoseconds in ``run_count`` runs."""
+    """What the kernel's own BPF statistics say of one program: ``run_ns`` nanoseconds in ``run_count`` runs.
+
+    :param missed: runs that the kernel left out because the program was already running on that CPU.
+    """
 
     run_ns: int
     run_count: int
+    missed: int = 0
 
 
 class ProbeCost(msgspec.Struct, frozen=True, kw_only=True):
     """Calibration on this machine: nanoseconds that one hit adds, from ``calls`` calls of a function that does nothing.
 
     :param ret_ns: cost of a probe on a RET, where it was measured.
+    :param bare_ns: of the call itself, without a probe; already taken off the others.
     """
 
     pp_ns: float
     entry_ns: float
     calls: int
     ret_ns: float | None = None
+    bare_ns: float | None = None
 
 
 class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +86,9 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """``trace.json``.
 
     :param exit_status: of the target; a negative number is the signal that ended it.
+    :param complete: whether the target ended by itself; ``ended`` says what ended it otherwise (``timeout``, …).
+    :param unfinished: waits that had begun and that nothing ended.
+    :param target_seconds: from letting the target go to its end.
     :param load_bias: runtime address minus linked address; 0 where the binary is no PIE.
     :param threads: threads of the target from which at least one probe hit came.
     :param counters: counter name → count, by segment (:data:`OUTSIDE` for what lies in none).
@@ -106,6 +115,10 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     attach_seconds: float
     calibrate_seconds: float
     events: int
+    complete: bool = True
+    ended: str = ""
+    unfinished: int = 0
+    target_seconds: float | None = None
 
     @property
     def lost(self) -> int:
