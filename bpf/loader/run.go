@@ -74,6 +74,12 @@ func prepare(options runOptions) (*session, error) {
 	if err := os.MkdirAll(options.out, 0o755); err != nil {
 		return nil, fmt.Errorf("make the output folder: %w", err)
 	}
+	for _, name := range []string{"trace.json", "events.bin", "workload.json", "stderr"} {
+		// What an earlier run left must not be taken for this one's.
+		if err := os.Remove(filepath.Join(options.out, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("clear the output folder: %w", err)
+		}
+	}
 	return &session{options: options, plan: p, binary: binary, object: object, trace: trace{Schema: traceSchema}}, nil
 }
 

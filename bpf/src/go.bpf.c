@@ -126,8 +126,6 @@ static __always_inline void find_lock(struct goroutine_key *key, struct park *pa
 	}
 	park->semaphore = *semaphore;
 	park->lock = park->semaphore - offset;
-	if (bpf_map_delete_elem(&wanted, key))
-		lost(LOSS_map_full);
 	wait_on(park->semaphore, 1);
 }
 

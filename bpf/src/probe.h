@@ -60,9 +60,14 @@ struct {
 	__type(value, struct park);
 } parked SEC(".maps");
 
-/* Semaphore that a goroutine last asked for: gopark itself is only told the lock of the wait queue. */
+/*
+ * Semaphore that a goroutine last asked for: gopark itself is only told the lock of the wait queue. An entry
+ * outlives the park, because semacquire1 parks again in its loop when another goroutine was faster. Nothing
+ * says when it is no longer needed, so the oldest go first; one that went too soon is counted as
+ * LOSS_address_unknown.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
 	__type(key, struct goroutine_key);
 	__type(value, u64);

@@ -36,11 +36,12 @@ enum counter {
 
 enum loss {
 	LOSS_ring_full,	      /* no room for an event: counted, its time and stack are lost */
-	LOSS_map_full,	      /* an update of a map failed */
+	LOSS_map_full,	      /* an update or a deletion in a map failed */
 	LOSS_stack_failed,    /* a frame or the map of stacks could not be read or written */
 	LOSS_stack_truncated, /* deeper than MAX_FRAMES: the innermost are kept */
 	LOSS_goid_failed,     /* the id of a goroutine could not be read */
-	LOSS_address_unknown, /* a park on a lock without the semacquire1 before it */
+	LOSS_address_unknown, /* a park on a lock, but the semacquire1 before it was not seen or is forgotten
+			       */
 	LOSS_expired,	      /* a goroutine parked again while its former park was still open */
 	LOSS_segment_invalid, /* a segment id above 511 */
 	LOSSES,
