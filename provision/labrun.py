@@ -17,10 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from vm.machine import Machine
 
+from bpf import trace
+from bpf.symbols import symbols_of
 from go_labs.evidence import EVIDENCE_SCHEMA, Evidence, PhaseEvidence, Provenance
-from go_labs.spec import LabFolder
+from go_labs.spec import LabFolder, Phase
 from provision import hostfacts, payload
 from provision.payload import Payload
 from provision.phases import Workload, failure, run
@@ -28,9 +29,13 @@ from provision.ssh import Shell, connect
 from provision.transfer import push
 from vm.deadline import Deadline
 from vm.errors import LabError
+from vm.machine import Machine
 
 GUEST_FOLDER = "/lab"
 """Where runs lie in a machine, a folder each."""
+
+PLAN = "plan.json"
+"""Name of the workload's probe plan in the staging folder."""
 
 GUEST_FACTS = (
     "uname -r; cat /proc/cmdline; cat /sys/devices/system/clocksource/clocksource0/current_clocksource; "
@@ -141,7 +146,7 @@ def _run_phases(
     for phase in lab.phases:
         progress(f"phase {phase.name}")
         evidence = run(shell, workload, phase, request.seed, staging, deadline, machine.check)
-        journal.phases.append(evidence)
+        journal.phases.append(_explained(evidence, phase, request.payload.binary, staging))
         first = first or failure(lab.name, evidence)
     began = time.monotonic()
     with (staging / "kernel.log").open("wb") as log:
@@ -150,6 +155,22 @@ def _run_phases(
     journal.guest["stat_after"] = shell.run("head -1 /proc/stat", deadline).text()
     journal.timings["collect_seconds"] = time.monotonic() - began
     return first
+
+
+def _explained(evidence: PhaseEvidence, phase: Phase, binary: Path, staging: Path) -> PhaseEvidence:
+    """Add the plan, and names for the addresses of recorded stacks: later only the record is there, not the binary."""
+    if not phase.probes:
+        return evidence
+    files = evidence.files | {"plan": PLAN}
+    if "trace" in files:
+        try:
+            symbols = symbols_of(binary, trace.read(staging / files["trace"]))
+        except LabError:
+            return msgspec.structs.replace(evidence, files=files)  # reports tells what is wrong with the trace
+        name = f"{phase.name}/symbols.json"
+        (staging / name).write_bytes(msgspec.json.encode(symbols))
+        files["symbols"] = name
+    return msgspec.structs.replace(evidence, files=files)
 
 
 def _ask_guest(shell: Shell, deadline: Deadline, journal: _Journal) -> None:
@@ -164,11 +185,11 @@ def _write_evidence(
     """Write ``evidence.json`` and the files that belong to no phase."""
     if machine.console_path.exists():
         shutil.copyfile(machine.console_path, staging / "console.log")
-    (staging / "plan.json").write_bytes(request.payload.plan)
+    (staging / PLAN).write_bytes(request.payload.plan)
     facts: dict[str, object] = {"guest": journal.guest, "host_load": hostfacts.load()}
     if error is not None:
         facts["error"] = {"class": type(error).__name__, "message": error.message, "exit_code": error.exit_code}
-    logs = {"plan": "plan.json", "console": "console.log", "kernel_log": "kernel.log"}
+    logs = {"plan": PLAN, "console": "console.log", "kernel_log": "kernel.log"}
     files = {role: name for role, name in logs.items() if (staging / name).exists()}
     evidence = Evidence(
         schema=EVIDENCE_SCHEMA,

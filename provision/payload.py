@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bpf.build
-
 from bpf import plan
 from bpf.plan import Plan, plan_for
 from go_labs.spec import LabFolder
@@ -25,10 +24,11 @@ BPF = REPOSITORY / "bpf"
 class Payload:
     """Files by their path below the run's folder in the machine, and what is recorded of them.
 
-    :param plan: the workload's probe plan, JSON.
+    :param binary: the workload, on the host; ``plan``: its probe plan, JSON.
     """
 
     files: dict[str, Path | bytes]
+    binary: Path
     plan: bytes
     go_version: str
 
@@ -57,7 +57,7 @@ def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot
         }
     for tool in sorted({tool for phase in folder.lab.phases for tool in phase.tools}):
         files |= _tool_files(tool)
-    return Payload(files=files, plan=plan.to_json(probe_plan), go_version=f"go{toolchain.version}")
+    return Payload(files=files, binary=binary, plan=plan.to_json(probe_plan), go_version=f"go{toolchain.version}")
 
 
 def _calibration(loader: Path) -> Plan:

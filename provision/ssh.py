@@ -15,13 +15,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import BinaryIO
 
 import paramiko
 
 from vm.deadline import Deadline
 from vm.errors import HangError, IntegrityError, OutputError, SshError
+from vm.machine import SshTarget
 
 CHUNK = 256 * 1024
 """Bytes that are moved at once in either direction."""
@@ -35,20 +35,6 @@ ATTEMPT_SECONDS = 10.0
 # paramiko reports what it also raises, on a logger that prints to stderr where nobody configured one.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a machine's sshd is and how to be sure that it is the right one.
-
-    :param host_key: ``ssh-ed25519 AAAA…``, the only key that is accepted.
-    """
-
-    host: str
-    port: int
-    user: str
-    private_key: Path
-    host_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +62,7 @@ class Completed:
         return self
 
 
-def connect(target: Target, deadline: Deadline, alive: Callable[[], None] = lambda: None) -> Shell:
+def connect(target: SshTarget, deadline: Deadline, alive: Callable[[], None] = lambda: None) -> Shell:
     """Connect to ``target``, retrying until its sshd answers or ``deadline`` is over.
 
     A TCP connect through QEMU's user networking always succeeds, so the banner is what tells that sshd is there.
@@ -111,7 +97,7 @@ def connect(target: Target, deadline: Deadline, alive: Callable[[], None] = lamb
     return Shell(transport, target)
 
 
-def _transport(target: Target, deadline: Deadline) -> paramiko.Transport | None:
+def _transport(target: SshTarget, deadline: Deadline) -> paramiko.Transport | None:
     """Return a transport whose key exchange is done, or None if sshd is not there yet."""
     try:
         sock = socket.create_connection((target.host, target.port), timeout=max(0.05, min(5.0, deadline.remaining)))
@@ -133,7 +119,7 @@ def _transport(target: Target, deadline: Deadline) -> paramiko.Transport | None:
 class Shell:
     """A kept connection to a machine: commands, and streams in and out."""
 
-    def __init__(self, transport: paramiko.Transport, target: Target) -> None:
+    def __init__(self, transport: paramiko.Transport, target: SshTarget) -> None:
         self._transport = transport
         self.target = target
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import paramiko
 
-from provision.ssh import Target
+from vm.machine import SshTarget
 
 
 class _Server(paramiko.ServerInterface):
@@ -68,7 +68,7 @@ def _execute(channel: paramiko.Channel, command: bytes) -> None:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *, silent: bool = False) -> Iterator[Target]:
+def serving(folder: Path, *, silent: bool = False) -> Iterator[SshTarget]:
     """Serve on a free loopback port; yield how to reach it. ``silent`` accepts connections and never says a word."""
     host_key = paramiko.Ed25519Key.from_private_key_file(str(_new_key(folder / "host")))
     client = _new_key(folder / "client")
@@ -95,7 +95,7 @@ def serving(folder: Path, *, silent: bool = False) -> Iterator[Target]:
     thread = threading.Thread(target=accept, daemon=True)
     thread.start()
     try:
-        yield Target(
+        yield SshTarget(
             host="127.0.0.1",
             port=listener.getsockname()[1],
             user="root",

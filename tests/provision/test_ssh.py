@@ -9,21 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from provision.ssh import Shell, Target, connect
+from provision.ssh import Shell, connect
 from provision.transfer import pull, push
 from tests.provision.sshserver import serving
 from vm.deadline import Deadline
 from vm.errors import HangError, IntegrityError, OutputError, QemuDiedError, SshError
+from vm.machine import SshTarget
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> Iterator[Target]:
+def target(tmp_path: Path) -> Iterator[SshTarget]:
     with serving(tmp_path) as served:
         yield served
 
 
 @pytest.fixture
-def shell(target: Target) -> Iterator[Shell]:
+def shell(target: SshTarget) -> Iterator[Shell]:
     with connect(target, Deadline.after(10)) as connected:
         yield connected
 
@@ -68,7 +69,7 @@ def test_a_command_that_hangs_ends_at_the_deadline(shell: Shell) -> None:
         shell.run("sleep 60", Deadline.after(0.3))
 
 
-def test_another_host_key_is_refused(target: Target, tmp_path: Path) -> None:
+def test_another_host_key_is_refused(target: SshTarget, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with serving(tmp_path / "other") as other:
         wrong = dataclasses.replace(target, host_key=other.host_key)
@@ -76,7 +77,7 @@ def test_another_host_key_is_refused(target: Target, tmp_path: Path) -> None:
             connect(wrong, soon())
 
 
-def test_a_key_that_is_not_accepted_is_an_ssh_error(target: Target, tmp_path: Path) -> None:
+def test_a_key_that_is_not_accepted_is_an_ssh_error(target: SshTarget, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with serving(tmp_path / "other") as other:
         wrong = dataclasses.replace(target, private_key=other.private_key)
@@ -89,7 +90,7 @@ def test_a_server_without_a_banner_is_a_hang(tmp_path: Path) -> None:
         connect(mute, Deadline.after(0.4))
 
 
-def test_connecting_stops_when_the_machine_is_gone(target: Target) -> None:
+def test_connecting_stops_when_the_machine_is_gone(target: SshTarget) -> None:
     def gone() -> None:
         raise QemuDiedError("QEMU ended")
 
