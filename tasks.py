@@ -7,16 +7,24 @@ imported where they are used, so that ``invoke --list`` stays quick.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import Task
 
 from provision import cli
-from provision.frame import StatusOf, framed
+from provision.frame import StatusOf, framed, ssh_status
 
-KERNEL_HELP = "kernel line (6.1), release, or a folder of your own; `invoke kernels` lists them"
-JSON_HELP = "print one JSON document on stdout instead of text"
+if TYPE_CHECKING:
+    from vm.errors import LabError
+
+KERNEL = "kernel line (6.1), release, or path of your own; `invoke kernels` lists them"
+KERNELS = f"{KERNEL}; several with commas"
+JSON = "print one JSON document on stdout instead of text"
+ACCEL = "auto (a trial decides), kvm, or tcg for emulation"
+NAME = "machine's name, where there are several of one kernel"
 
 
 def command(
@@ -36,12 +44,127 @@ def command(
     return wrap
 
 
-def _finish(status: int) -> None:
+def finish(status: int) -> None:
+    """End with ``status`` unless it is success."""
     if status:
         raise SystemExit(status)
 
 
-@command({"json": JSON_HELP})
+# The main job, and what surrounds it.
+
+
+@command(
+    {
+        "name": "name of a lab (`invoke labs`), or the folder of your own",
+        "kernel": KERNELS,
+        "go": "Go version of the workload, 1.21 to 1.27",
+        "set": "an option of the lab, as name=value; may be given several times",
+        "full": "sweep all that the lab can vary",
+        "seed": "a number, to make an earlier run again; without it one is drawn and recorded",
+        "accel": ACCEL,
+        "cold": "boot instead of restoring a saved state",
+        "machine": "run on a machine of yours (`invoke vm.up`) instead of a fresh one",
+        "runs": "folder for the record (runs/)",
+        "system-qemu": "use the host's QEMU instead of the locked one",
+        "json": "print verdicts as one JSON document on stdout",
+    },
+    repeated=("set_",),
+)
+def lab(
+    _c: Context,
+    name: str,
+    kernel: str = "",
+    go: str = "",
+    set_: list[str] | None = None,
+    full: bool = False,
+    seed: str = "",
+    accel: str = "auto",
+    cold: bool = False,
+    machine: str = "",
+    runs: str = "",
+    system_qemu: bool = False,
+    json: bool = False,
+) -> None:
+    """Run a lab on a kernel, judge its claims, and write a report."""
+    from go_labs import spec
+    from provision import jobs, options, toolchains
+    from provision.house import House
+    from reports import html, record
+
+    folder = spec.find(name)
+    house = House.open(runs=runs, system_qemu=system_qemu)
+    values = options.resolve(folder.lab, options.parse_assignments(set_ or []), full=full)
+    version = toolchains.resolve(go or None)
+    number = cli.whole("--seed", seed, 0, jobs.SEED_LIMIT) if seed else jobs.new_seed()
+    accelerator = cli.accelerator(accel)
+    kernels = house.kernels(kernel, machine)
+    for found in kernels:
+        jobs.check_kernel(folder, found)
+    failed: LabError | None = None
+    documents = []
+    for order, found in enumerate(kernels):
+        job = jobs.Job(folder, found, values, version, number, accelerator, cold, machine, order)
+        with jobs.performed(job, house) as outcome:
+            path = record.seal(outcome.staging, folder, house.layout.runs)
+        failed = failed or outcome.error
+        html.render(path)
+        documents.append(path)
+        if not json:
+            show(path)
+    if json:
+        cli.print_json({"runs": [verdicts(path) for path in documents]})
+    if failed is not None:
+        raise failed
+
+
+@command({"run": "folder of the record", "out": "file to write instead of report.html there", "json": JSON})
+def report(_c: Context, run: str, out: str = "", json: bool = False) -> None:
+    """Render the report of an old record again; no machine is needed."""
+    from reports import html
+
+    path = Path(run).expanduser()
+    html.render(path, Path(out).expanduser() if out else None)
+    if json:
+        cli.print_json(verdicts(path))
+    else:
+        show(path, Path(out) if out else None)
+
+
+def verdicts(path: Path) -> dict[str, object]:
+    """Return what ``--json`` tells of a record."""
+    from reports import record
+
+    found = record.read(path, verify=False)
+    return {
+        "record": str(path),
+        "report": str(path / record.REPORT),
+        "lab": found.lab.name,
+        "kernel": found.provenance.kernel_release,
+        "clock": found.provenance.clock,
+        "seed": found.provenance.seed,
+        "verdicts": [{"claim": v.claim, "outcome": v.outcome, "sentence": v.sentence} for v in found.verdicts],
+        "gates": [{"name": g.name, "passed": g.passed, "reason": g.reason} for g in found.gates],
+        "losses": found.losses,
+    }
+
+
+def show(path: Path, out: Path | None = None) -> None:
+    """Print a record's verdicts, and where its report lies."""
+    from reports import record
+    from reports.text import OUTCOME_WORDS
+
+    found = record.read(path, verify=False)
+    origin = found.provenance
+    title = f"{found.lab.title} · {origin.kernel_release} · {origin.clock} · Go {origin.go_version.removeprefix('go')}"
+    rows = [(v.claim, OUTCOME_WORDS[v.outcome], v.sentence) for v in found.verdicts]
+    cli.print_table(("claim", "verdict", "because"), rows, title)
+    for gate in found.gates:
+        if not gate.passed:
+            print(f"gate {gate.name} failed: {gate.reason}")
+    print(f"report: {out or path / record.REPORT}")
+
+
+@command({"json": JSON})
 def labs(_c: Context, json: bool = False) -> None:
     """List the labs that are here."""
     from go_labs import spec
@@ -57,28 +180,193 @@ def labs(_c: Context, json: bool = False) -> None:
 @command(
     {
         "binary": "path of a Go program",
-        "sets": "probe sets, separated by commas (all)",
+        "sets": "probe sets, separated by commas (mutex)",
         "json": "print the plan as the loader reads it",
     }
 )
-def plan(_c: Context, binary: str, sets: str = "", json: bool = False) -> None:
+def plan(_c: Context, binary: str, sets: str = "mutex", json: bool = False) -> None:
     """Show where probes would go in a Go program, and why."""
-    from pathlib import Path
-
-    from bpf.probes import SETS
-
     from bpf import plan as plans
-    from bpf import planner
 
-    chosen = [cli.one_of("--sets", name, sorted(SETS)) for name in cli.words("--sets", sets)] if sets else sorted(SETS)
-    made = planner.plan_for(Path(binary), chosen)
+    made = plans.plan_for(Path(binary).expanduser(), cli.words("--sets", sets))
     if json:
-        print(plans.to_json(made).decode(), end="")
+        print(plans.to_json(made).decode())
         return
-    rows = [(p.id, p.program, p.symbol, p.point, f"{p.address:#x}", f"{p.offset:#x}") for p in made.probes]
-    rows += [(m.id, "—", m.symbol, "missing", "", m.why) for m in made.missing]
-    title = f"{made.binary.name}: Go {made.binary.go_version}"
-    cli.print_table(("probe", "program", "symbol", "point", "address", "file offset"), rows, title)
+    rows = [(p.id, p.symbol, p.point, f"{p.address:#x}", f"{p.offset:#x}") for p in made.probes]
+    rows += [(m.id, m.symbol, "missing", m.why, "") for m in made.missing]
+    cli.print_table(("probe", "symbol", "point", "address", "file offset"), rows, f"{made.binary.name}: {made.binary}")
+    print("offsets: " + ", ".join(f"{name} {o.value} ({o.source})" for name, o in sorted(made.offsets.items())))
+
+
+# Kernels and images.
+
+
+@command({"json": JSON}, name="list", default=True)
+def kernels_list(_c: Context, json: bool = False) -> None:
+    """List the pinned kernels: release, suite, support, what is built and warm."""
+    from provision.house import House
+
+    rows = House.open().kernel_rows()
+    if json:
+        cli.print_json(rows)
+        return
+    yes = {True: "yes", False: "-"}
+    cells = [(r.line, r.release, r.version, r.suite, r.support, yes[r.built], yes[r.warm]) for r in rows]
+    cli.print_table(("line", "release", "version", "suite", "support", "built", "warm"), cells)
+
+
+@command(
+    {"line": "only these lines, tools or base, with commas", "dry-run": "show the difference, write nothing"},
+    name="lock",
+)
+def kernels_lock(_c: Context, line: str = "", dry_run: bool = False) -> None:
+    """Resolve kernels.toml against the archive's signed indexes, show what changes, and write the lock."""
+    from provision import relock
+
+    difference = relock.resolve(cli.words("--line", line) if line else [], write=not dry_run)
+    print(difference.text)
+
+
+@command({"kernel": f"{KERNELS}; all default ones without", "system-qemu": "use the host's QEMU"}, name="build")
+def images_build(_c: Context, kernel: str = "", system_qemu: bool = False) -> None:
+    """Build tools root, base image and kernel bundles from the lock, as far as they are not there."""
+    from provision.house import House
+
+    house = House.open(system_qemu=system_qemu)
+    for found in house.kernels(kernel) if kernel else house.default_kernels():
+        images = house.images(found)
+        print(f"{found.release}: {images.bundle.path}")
+
+
+@command({"kernel": f"{KERNELS}; all default ones without", "json": JSON}, name="verify")
+def images_verify(_c: Context, kernel: str = "", json: bool = False) -> None:
+    """Build again elsewhere (other time, umask, locale, user) and compare bytes."""
+    from provision.house import House
+
+    house = House.open()
+    checked = house.verify(house.kernels(kernel) if kernel else house.default_kernels())
+    if json:
+        cli.print_json(checked)
+        return
+    cli.print_table(("artefact", "sha256", "result"), [(c.name, c.sha256[:16], "identical") for c in checked])
+
+
+@command({"json": JSON}, name="list")
+def images_list(_c: Context, json: bool = False) -> None:
+    """List what is built and saved, with its size on disk."""
+    from provision.house import House
+
+    rows = House.open().stored()
+    if json:
+        cli.print_json(rows)
+        return
+    cli.print_table(("what", "name", "on disk"), [(r.kind, r.name, cli.human_size(r.bytes)) for r in rows])
+
+
+@command({"all": "also what the lock still names, and downloads"}, name="clean")
+def images_clean(_c: Context, all: bool = False) -> None:  # noqa: A002  (the option's name)
+    """Remove artefacts and saved states that the lock no longer names."""
+    from provision.house import House
+
+    freed = House.open().clean(everything=all)
+    print(f"freed {cli.human_size(freed)}")
+
+
+# Machines.
+
+
+@command(
+    {"kernel": KERNEL, "name": "what to call it (the kernel's line)", "accel": ACCEL, "cold": "boot, do not restore"}
+)
+def up(_c: Context, kernel: str, name: str = "", accel: str = "auto", cold: bool = False) -> None:
+    """Start a machine that stays until vm.down."""
+    from provision.house import House
+
+    house = House.open()
+    machine = house.start_person(kernel, name, cli.accelerator(accel), cold=cold)
+    print(f"{machine.name}: {machine.facts().kernel.release}; log in: invoke ssh --name {machine.name}")
+
+
+@command({"json": JSON})
+def status(_c: Context, json: bool = False) -> None:
+    """List the machines that run."""
+    from provision.house import House
+
+    rows = House.open().machines()
+    if json:
+        cli.print_json(rows)
+        return
+    cli.print_table(
+        ("name", "owner", "state", "kernel", "accelerator", "port"),
+        [(r.name, r.owner, r.state, r.release, r.accelerator, str(r.port or "-")) for r in rows],
+    )
+
+
+@command({"kernel": KERNEL, "name": NAME})
+def reset(_c: Context, kernel: str = "", name: str = "") -> None:
+    """Throw away what happened in a machine and start it afresh."""
+    from provision.house import House
+
+    machine = House.open().reset(kernel, name)
+    print(f"{machine.name}: as new")
+
+
+@command({"kernel": KERNEL, "name": NAME, "all": "every machine of yours"})
+def down(_c: Context, kernel: str = "", name: str = "", all: bool = False) -> None:  # noqa: A002  (the option's name)
+    """End a machine."""
+    from provision.house import House
+
+    for ended in House.open().end(kernel, name, everything=all):
+        print(f"{ended}: ended")
+
+
+@command(
+    {"kernel": KERNEL, "name": NAME, "command": "run this instead of a login, and end with its status", "accel": ACCEL},
+    name="ssh",
+    status=ssh_status,
+)
+def ssh_task(_c: Context, kernel: str = "", name: str = "", command: str = "", accel: str = "auto") -> None:
+    """Log in to your machine of a kernel, or to one that lives as long as the session."""
+    from provision.house import House
+
+    finish(House.open().login(kernel, name, command, cli.accelerator(accel)))
+
+
+# The host.
+
+
+@command({"json": JSON, "deep": "also hash every artefact and try acceleration again"})
+def doctor(_c: Context, json: bool = False, deep: bool = False) -> None:
+    """Check this host: what is there, what is missing, and the command that mends it."""
+    from provision import doctor as doctors
+
+    findings = doctors.examine(deep=deep)
+    if json:
+        cli.print_json({"ok": doctors.sound(findings), "findings": findings})
+    else:
+        doctors.show(findings)
+    finish(0 if doctors.sound(findings) else doctors.EXIT_UNSOUND)
+
+
+@command(
+    {
+        "only": "figures to take, with commas: warm, cold, lab, probes, render, size; images only when asked for",
+        "kernel": KERNEL,
+        "rounds": "repeats of each figure (5)",
+        "json": JSON,
+    }
+)
+def bench(_c: Context, only: str = "", kernel: str = "6.1", rounds: str = "5", json: bool = False) -> None:
+    """Measure the lab itself, in turn with virtme-ng and Vagrant where they are installed."""
+    from provision import bench as benches
+    from reports import html, record
+
+    chosen = cli.words("--only", only) if only else []
+    made = benches.measure(chosen, kernel, cli.whole("--rounds", rounds, 1, 100), record.seal, html.render)
+    if json:
+        cli.print_json(made)
+    else:
+        benches.show(made)
 
 
 @command(
@@ -93,7 +381,19 @@ def run_tests(_c: Context, unit: bool = False, vm: bool = False, k: str = "") ->
     """Run the tests: unit, build and machine."""
     from provision import suite
 
-    _finish(suite.run([*suite.markers(unit, vm), *(["-k", k] if k else [])]))
+    finish(suite.run([*suite.markers(unit, vm), *(["-k", k] if k else [])]))
 
 
-namespace = Collection(labs, plan, run_tests)
+namespace = Collection(
+    lab,
+    labs,
+    report,
+    plan,
+    ssh_task,
+    doctor,
+    bench,
+    run_tests,
+    kernels=Collection(kernels_list, kernels_lock),
+    images=Collection(images_build, images_verify, images_list, images_clean),
+    vm=Collection(up, status, reset, down),
+)

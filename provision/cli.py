@@ -19,11 +19,21 @@ from vm.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-GO_VERSIONS = ("1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", "1.26.6", "1.27.3")
-"""Go toolchains that are pinned; the last one is the default."""
+    from vm.machine import AcceleratorChoice
 
-ACCELERATORS = ("kvm", "emulated")
-"""What ``--accel`` knows: real virtualisation, or multi-threaded emulation."""
+ACCELERATORS: tuple[AcceleratorChoice, ...] = ("auto", "kvm", "tcg")
+"""What ``--accel`` knows."""
+
+
+def accelerator(value: str) -> AcceleratorChoice:
+    """Return what ``--accel`` means.
+
+    :raises UsageError: it means nothing.
+    """
+    for known in ACCELERATORS:
+        if value == known:
+            return known
+    raise UsageError(f"--accel {value!r} is not known", suggestion(value, ACCELERATORS))
 
 
 def one_of(option: str, value: str, choices: Sequence[str]) -> str:
@@ -66,20 +76,6 @@ def words(option: str, value: str) -> list[str]:
     if not all(parts):
         raise UsageError(f"{option} {value!r} has an empty element", "separate names by one comma each: 6.1,6.12")
     return parts
-
-
-def go_version(value: str | None) -> str:
-    """Return the pinned Go version that ``value`` names: ``1.22`` or ``1.22.10``; the default for None.
-
-    :raises UsageError: no such version is pinned.
-    """
-    if value is None:
-        return GO_VERSIONS[-1]
-    wanted = value.removeprefix("go")
-    for version in GO_VERSIONS:
-        if wanted in (version, version.rpartition(".")[0]):
-            return version
-    raise UsageError(f"--go {value!r} is not one of the pinned toolchains", suggestion(wanted, GO_VERSIONS))
 
 
 def print_json(value: object) -> None:

@@ -1,0 +1,128 @@
+"""The main job on the machine's side: from what a person asked for to staging folders with evidence.
+
+What ``reports`` makes of a staging folder is the caller's: this room does not know that one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from go_labs.spec import LabFolder
+from provision import labrun, payload
+from provision.house import House, Images
+from provision.labrun import Outcome, RunRequest
+from provision.payload import Payload
+from vm.deadline import Deadline
+from vm.errors import UsageError
+from vm.kernels import sort_key
+from vm.machine import AcceleratorChoice, Machine, MachineRequest
+from vm.model import Kernel
+
+START_SECONDS = 300.0
+"""Time that a machine gets to come up: a first, emulated start on a loaded host saves its state, too."""
+
+OVERHEAD_SECONDS = 300.0
+"""Time for everything around a lab's phases: connecting, pushing, tools that compile, pulling."""
+
+SEED_LIMIT = 2**31 - 1
+
+evidence_name = "evidence.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One lab on one kernel.
+
+    :param options: of the lab, resolved.
+    :param machine: name of a person's machine to run on; empty: a fresh one of this run's own.
+    """
+
+    folder: LabFolder
+    kernel: Kernel
+    options: dict[str, str]
+    go_version: str
+    seed: int
+    accel: AcceleratorChoice = "auto"
+    cold: bool = False
+    machine: str = ""
+    order: int = 0
+
+
+def new_seed() -> int:
+    """Return a seed for a run that was given none; it is recorded, so that the run can be made again."""
+    return secrets.randbelow(SEED_LIMIT)
+
+
+def check_kernel(folder: LabFolder, kernel: Kernel) -> None:
+    """Refuse a kernel that is older than the lab needs; one's own kernel has no line and is let through.
+
+    :raises UsageError: it is too old.
+    """
+    with contextlib.suppress(ValueError):
+        if sort_key(kernel.line) < sort_key(folder.lab.kernel_minimum):
+            raise UsageError(
+                f"lab {folder.lab.name} needs kernel {folder.lab.kernel_minimum} or newer, not {kernel.line}",
+                "`invoke kernels` lists what there is",
+            )
+
+
+def say(text: str) -> None:
+    """Tell a person what happens now, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def performed(job: Job, house: House) -> Iterator[Outcome]:
+    """Run ``job`` and give its staging folder; a staging folder that nobody made a record of is removed.
+
+    One that holds whole evidence stays until the next start where an error comes from the caller's own work on it.
+
+    :raises LabError: nothing could be run. What failed while the lab ran is in the outcome.
+    """
+    labrun.sweep(house.layout.runs)
+    images = house.images(job.kernel)
+    prepared = payload.prepare(job.folder, job.go_version, house.layout, images.tools)
+    staging = labrun.staging_folder(house.layout.runs)
+    try:
+        with _machine(job, house, images) as machine:
+            outcome = _run(job, prepared, machine, staging)
+        yield outcome
+    finally:
+        if not (staging / evidence_name).exists():
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _run(job: Job, prepared: Payload, machine: Machine, staging: Path) -> Outcome:
+    request = RunRequest(folder=job.folder, options=job.options, payload=prepared, seed=job.seed, order=job.order)
+    allowed = sum(phase.timeout for phase in job.folder.lab.phases) + OVERHEAD_SECONDS
+    return labrun.run_lab(request, machine, staging, Deadline.after(allowed), say)
+
+
+@contextlib.contextmanager
+def _machine(job: Job, house: House, images: Images) -> Iterator[Machine]:
+    """Give a person's machine, which stays, or a fresh one, which ends with the block."""
+    if job.machine:
+        machine = house.machine(job.machine)
+        if machine.facts().kernel.release != job.kernel.release:
+            raise UsageError(
+                f"machine {job.machine} runs {machine.facts().kernel.release}, not {job.kernel.release}",
+                "leave --kernel away, or choose another machine",
+            )
+        yield machine
+        return
+    lab = job.folder.lab
+    request = MachineRequest(
+        kernel=job.kernel,
+        cpus=lab.cpus,
+        memory_mib=lab.memory,
+        accel=job.accel,
+        start="cold" if job.cold else "warm",
+    )
+    with house.provider(images).start(request, Deadline.after(START_SECONDS)) as machine:
+        yield machine
