@@ -20,7 +20,7 @@ import msgspec
 from vm.errors import DiskFullError, MachineError, UsageError
 from vm.machine import MachineFacts
 from vm.paths import Layout
-from vm.qemu.process import ProcessId
+from vm.qemu.process import ProcessId, find
 
 REGISTRATION = "machine.json"
 REGISTRATION_SCHEMA = 1
@@ -57,6 +57,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     :param owner_process: who it dies with, where a run owns it.
     :param qemu: its process, once there is one.
     :param facts: what it is, once it runs. :param ready: whether it came up.
+    :param console_offset: bytes of the console log that are of an earlier start.
     :param created: seconds since 1970.
     """
 
@@ -70,7 +71,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
     host_key: str = ""
     facts: MachineFacts | None = None
-    warm_state: str = ""
+    console_offset: int = 0
 
 
 class Registry:
@@ -137,8 +138,9 @@ class Registry:
         folder = self.path(name)
         registration = self.read(name)
         if registration is not None:
-            if registration.qemu is not None:
-                registration.qemu.identity.kill(folder)
+            qemu = registration.qemu.identity if registration.qemu is not None else find(folder)
+            if qemu is not None:
+                qemu.kill(folder)
             if registration.owner != "ended":
                 with contextlib.suppress(OSError):
                     self.write(msgspec.structs.replace(registration, owner="ended", qemu=None, ready=False))
@@ -156,7 +158,7 @@ class Registry:
                 self._sweep_unregistered(folder)
             elif registration.owner == "ended":
                 ended.append((registration.created, folder))
-            elif registration.owner == "run" and not registration.owner_process.identity.alive:
+            elif _orphaned(registration):
                 self.end(folder.name)
                 cleared.append(folder.name)
         for _, folder in sorted(ended)[:-KEPT_LOGS]:
@@ -180,8 +182,13 @@ class Registry:
         registration = self.read(name)
         if registration is None:
             return
-        orphaned = registration.owner == "run" and not registration.owner_process.identity.alive
         dead = registration.ready and (registration.qemu is None or not registration.qemu.identity.alive)
-        if registration.owner == "ended" or orphaned or dead:
+        if registration.owner == "ended" or dead or _orphaned(registration):
             self.end(name)
             shutil.rmtree(self.path(name), ignore_errors=True)
+
+
+def _orphaned(registration: Registration) -> bool:
+    """Tell whether nobody is left who would end a machine, or finish starting it."""
+    unfinished = registration.owner == "run" or not registration.ready
+    return unfinished and not registration.owner_process.identity.alive

@@ -1,6 +1,7 @@
 """Starting QEMU so that it cannot outlive its owner, and ending it.
 
-A run-owned QEMU is killed by the kernel when its parent ends, however that ends (PR_SET_PDEATHSIG, prctl(2)). Two traps:
+A run-owned QEMU is killed by the kernel when its parent ends, however that ends (PR_SET_PDEATHSIG, prctl(2)). Two
+traps:
 
 - The signal is sent when the *thread* that forked the child ends. So one thread that lives as long as the process
   forks them all.
@@ -76,6 +77,14 @@ def _works_in(pid: int, folder: Path) -> bool:
     except OSError:
         return False
     return f"kmlab-{folder.name}".encode() in words and current.removesuffix(" (deleted)") == str(folder.resolve())
+
+
+def find(folder: Path) -> ProcessId | None:
+    """Return the QEMU that was started in ``folder``, also where nobody came to write its number down."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and _works_in(int(entry.name), folder):
+            return ProcessId.of(int(entry.name))
+    return None
 
 
 class _Spawner:

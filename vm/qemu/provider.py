@@ -1,0 +1,365 @@
+"""The QEMU provider: machines that run as child processes, and those of persons that run on."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from vm.deadline import Deadline
+from vm.errors import IntegrityError, KernelPanicError, MachineError, UsageError
+from vm.keys import PRIVATE_KEY, make_identity
+from vm.machine import MachineFacts, MachineRequest, SshTarget
+from vm.model import Kernel
+from vm.paths import Layout
+from vm.qemu import accel
+from vm.qemu.command import MACHINE_TYPE, Hardware, kernel_command_line
+from vm.qemu.console import last_words, panic
+from vm.qemu.launch import CONSOLE, OVERLAY, QMP, Launch, make_overlay, take_identity, write_identity
+from vm.qemu.parts import Parts, qemu_version
+from vm.qemu.process import died, end, short_path
+from vm.qemu.qmp import Qmp
+from vm.qemu.warm import (
+    DISK,
+    HOST_KEY,
+    INITRD,
+    RAM,
+    STATE_SCHEMA,
+    TEMPLATE,
+    StateRecord,
+    WarmState,
+    WarmStore,
+    state_key,
+)
+from vm.registry import Process, Registration, Registry
+
+ADDRESS = "127.0.0.1"
+
+Say = Callable[[str], None]
+"""Takes one short sentence on what happens now."""
+
+
+def _say_nothing(_: str) -> None:
+    return
+
+
+class QemuMachine:
+    """One machine under QEMU. See :class:`vm.machine.Machine`."""
+
+    def __init__(self, provider: QemuProvider, registration: Registration, parts: Parts) -> None:
+        self._provider = provider
+        self._registration = registration
+        self._parts = parts
+        self._process: subprocess.Popen[bytes] | None = None
+        self._seen = -1
+
+    def __repr__(self) -> str:
+        return f"QemuMachine({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """How a person finds it again."""
+        return self._registration.name
+
+    @property
+    def folder(self) -> Path:
+        """Its own folder: sockets, logs, disk, key."""
+        return self._provider.registry.path(self.name)
+
+    @property
+    def owner(self) -> str:
+        """``run`` or ``person``."""
+        return self._registration.owner
+
+    @property
+    def ssh(self) -> SshTarget:
+        """Where to log in."""
+        registration = self._registration
+        return SshTarget(ADDRESS, registration.port, "root", self.folder / PRIVATE_KEY, registration.host_key)
+
+    @property
+    def console_path(self) -> Path:
+        """The log of the kernel's console; it outlives the machine."""
+        return self.folder / CONSOLE
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process, 0 where there is none."""
+        return self._registration.qemu.pid if self._registration.qemu else 0
+
+    def facts(self) -> MachineFacts:
+        """Return what the machine is."""
+        if self._registration.facts is None:
+            raise MachineError(f"machine {self.name} has not come up")
+        return self._registration.facts
+
+    def alive(self) -> bool:
+        """Return whether QEMU still runs."""
+        if self._process is not None and self._process.poll() is not None:
+            return False
+        qemu = self._registration.qemu
+        return qemu is not None and qemu.identity.alive
+
+    def check(self) -> None:
+        """Raise if the kernel panicked or QEMU is gone.
+
+        :raises KernelPanicError: the console shows a panic. :raises QemuDiedError: QEMU ended without one.
+        """
+        alive = self.alive()  # before the log is read: QEMU writes the panic, then ends
+        self._check_console()
+        if not alive:
+            raise died(self.folder, self._process.returncode if self._process is not None else None)
+
+    def _check_console(self) -> None:
+        try:
+            size = self.console_path.stat().st_size
+            if size == self._seen:
+                return
+            with self.console_path.open("rb") as log:
+                log.seek(self._registration.console_offset)
+                text = log.read().decode("utf-8", "replace")
+        except OSError:
+            return
+        event = panic(text)
+        if event is not None:
+            raise KernelPanicError(f"the kernel of {self.name} panicked: {event.words}", f"see {self.console_path}")
+        self._seen = size
+
+    def console_words(self) -> str:
+        """Return the last lines of the console log in one, for messages."""
+        with contextlib.suppress(OSError):
+            return last_words(self.console_path.read_text("utf-8", "replace"))
+        return ""
+
+    def start_cold(self, deadline: Deadline) -> None:
+        """Boot in a folder that has an identity."""
+        self._ready(self._launch().cold(deadline), "cold")
+
+    def start_warm(self, state: WarmState, deadline: Deadline) -> None:
+        """Restore a saved state."""
+        take_identity(self.folder, state)
+        self._ready(self._launch().warm(state, deadline), "warm")
+
+    def reset(self, deadline: Deadline) -> None:
+        """Start it again as it was started first; it keeps its name, keys and port.
+
+        :raises MachineError: it did not come up.
+        """
+        facts = self.facts()
+        self.end_process()
+        if facts.start == "cold":
+            self.start_cold(deadline)
+            return
+        self._provider.start_warm(self, self._parts, deadline)
+
+    def stop(self) -> None:
+        """End QEMU and remove all but the logs."""
+        self.end_process()
+        self._provider.registry.end(self.name)
+        self._registration = msgspec.structs.replace(self._registration, qemu=None, ready=False)
+
+    def wait_ended(self, deadline: Deadline) -> None:
+        """Wait until QEMU, which was told to quit, has ended: only then are its files whole."""
+        while self.alive():
+            deadline.check("ending QEMU")
+            time.sleep(0.005)
+
+    def end_process(self) -> None:
+        """Kill QEMU; the folder stays."""
+        if self._process is not None:
+            end(self._process)
+            self._process = None
+        elif self._registration.qemu is not None:
+            self._registration.qemu.identity.kill(self.folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def hardware(self) -> Hardware:
+        """What the guest sees."""
+        facts = self.facts()
+        return Hardware(facts.cpus, facts.memory_mib, facts.accelerator)
+
+    def _launch(self) -> Launch:
+        size = self.console_path.stat().st_size if self.console_path.exists() else 0
+        self._seen = -1
+        host_key = (self.folder / HOST_KEY).read_text().strip()
+        self._update(ready=False, qemu=None, console_offset=size, host_key=host_key)
+        detached = self._registration.owner == "person"
+        return Launch(
+            self.name,
+            self.folder,
+            self._parts,
+            self.hardware,
+            self._registration.port,
+            detached,
+            self._started,
+            self.check,
+        )
+
+    def _started(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._update(qemu=Process.of(process.pid))
+
+    def _ready(self, port: int, start: str) -> None:
+        facts = msgspec.structs.replace(self.facts(), start=start)
+        self._update(ready=True, port=port, facts=facts)
+
+    def _update(self, **changes: object) -> None:
+        self._registration = msgspec.structs.replace(self._registration, **changes)
+        self._provider.registry.write(self._registration)
+
+
+class QemuProvider:
+    """Starts machines under QEMU. See :class:`vm.machine.Provider`.
+
+    :param parts: gives the artefacts of a kernel, building what is missing.
+    :param say: is told what takes long or was found broken.
+    """
+
+    def __init__(self, layout: Layout, parts: Callable[[Kernel], Parts], say: Say = _say_nothing) -> None:
+        self.layout = layout
+        self.registry = Registry(layout)
+        self.warm = WarmStore(layout.warm)
+        self._parts = parts
+        self._say = say
+
+    def start(self, request: MachineRequest, deadline: Deadline) -> QemuMachine:
+        """Start a machine; see :meth:`vm.machine.Provider.start`."""
+        for name in self.registry.sweep():
+            self._say(f"cleared machine {name}, whose owner had died")
+        parts = self._parts(request.kernel)
+        accelerator = accel.choose(request.accel, self.layout, parts, deadline)
+        hardware = Hardware(request.cpus, request.memory_mib, accelerator)
+        machine = self._create(request, parts, hardware)
+        try:
+            if request.start == "warm":
+                self.start_warm(machine, parts, deadline)
+            else:
+                write_identity(machine.folder, parts, make_identity(_hostname(request.kernel)))
+                machine.start_cold(deadline)
+        except BaseException:
+            machine.stop()
+            raise
+        return machine
+
+    def start_warm(self, machine: QemuMachine, parts: Parts, deadline: Deadline) -> None:
+        """Restore the state that fits; a damaged or unfit one is discarded and made again, once."""
+        hardware = machine.hardware
+        state = self.saved_state(parts, hardware, deadline)
+        try:
+            machine.start_warm(state, deadline)
+        except (IntegrityError, MachineError) as error:
+            # What is wrong with the state shows before the machine runs; anything later is the machine's own.
+            if not isinstance(error, IntegrityError) and not _refused(error):
+                raise
+            self._say(f"{error.message}; it is made again")
+            machine.end_process()
+            self.warm.discard(state)
+            (machine.folder / PRIVATE_KEY).unlink(missing_ok=True)
+            machine.start_warm(self.saved_state(parts, hardware, deadline), deadline)
+
+    def find(self, name: str) -> QemuMachine | None:
+        """Return a machine by name, started by whichever process, or ``None`` if there is none."""
+        registration = self.registry.read(name)
+        if registration is None or registration.owner == "ended" or registration.facts is None:
+            return None
+        return QemuMachine(self, registration, self._parts(registration.facts.kernel))
+
+    def get(self, name: str) -> QemuMachine:
+        """Return a machine by name.
+
+        :raises UsageError: there is none that runs.
+        """
+        machine = self.find(name)
+        if machine is None or not machine.alive():
+            names = ", ".join(registration.name for registration in self.registry.all()) or "none"
+            raise UsageError(f"no machine named {name} runs", f"running: {names}; invoke vm.up starts one")
+        return machine
+
+    def saved_state(self, parts: Parts, hardware: Hardware, deadline: Deadline) -> WarmState:
+        """Return the saved state for this kernel and hardware, booting and saving one if there is none."""
+        version = qemu_version(self.layout, parts.tools)
+        host = accel.host_cpu() if hardware.accelerator == "kvm" else ""
+        key = state_key(parts, hardware, version, host)
+        release = parts.kernel.release
+        state = self.warm.find(release, key)
+        if state is not None:
+            return state
+        self._say(f"booting {release} to save its state")
+        with self.warm.building(release, key) as temporary:
+            state = self.warm.find(release, key)  # another process may have made it meanwhile
+            if state is not None:
+                return state
+            began = time.monotonic()
+            self._save(parts, hardware, temporary, deadline)
+            record = StateRecord(
+                schema=STATE_SCHEMA,
+                key=key,
+                release=release,
+                qemu_version=version,
+                accelerator=hardware.accelerator,
+                saved=0.0,
+                seconds=time.monotonic() - began,
+                files={},
+            )
+            return self.warm.seal(temporary, release, record)
+
+    def _save(self, parts: Parts, hardware: Hardware, folder: Path, deadline: Deadline) -> None:
+        """Boot a machine of its own and leave its state in ``folder``."""
+        request = MachineRequest(parts.kernel, hardware.cpus, hardware.memory_mib)
+        with self._create(request, parts, hardware) as machine:
+            write_identity(machine.folder, parts, make_identity(_hostname(parts.kernel)))
+            machine.start_cold(deadline)
+            with short_path(machine.folder, QMP) as path, Qmp(path, deadline) as qmp:
+                qmp.save(str(folder / RAM), deadline)
+                qmp.execute("quit", deadline)
+            machine.wait_ended(deadline)
+            for name, kept in ((OVERLAY, DISK), (INITRD, INITRD), (PRIVATE_KEY, PRIVATE_KEY), (HOST_KEY, HOST_KEY)):
+                shutil.move(machine.folder / name, folder / kept)
+            make_overlay(parts, folder / TEMPLATE)
+
+    def _create(self, request: MachineRequest, parts: Parts, hardware: Hardware) -> QemuMachine:
+        registration = self.registry.create(request.name, request.owner)
+        facts = MachineFacts(
+            provider="qemu",
+            kernel=parts.kernel,
+            qemu_version=qemu_version(self.layout, parts.tools),
+            accelerator=hardware.accelerator,
+            cpu_model=hardware.cpu_model,
+            machine_type=MACHINE_TYPE,
+            cpus=hardware.cpus,
+            memory_mib=hardware.memory_mib,
+            clock=hardware.clock,
+            cmdline=kernel_command_line(hardware.accelerator),
+            start=request.start,
+            lock_digest=parts.lock_digest,
+            tools_sha256=parts.tools.sha256,
+            base_sha256=parts.base_sha256,
+            bundle_sha256=parts.bundle_sha256,
+        )
+        registration = msgspec.structs.replace(registration, port=request.port, facts=facts)
+        self.registry.write(registration)
+        return QemuMachine(self, registration, parts)
+
+
+def _hostname(kernel: Kernel) -> str:
+    return f"lab-{kernel.line}".replace(".", "-")
+
+
+def _refused(error: MachineError) -> bool:
+    """Tell whether QEMU itself did not take a saved state."""
+    return type(error) is MachineError and "restoring" in error.message
