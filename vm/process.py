@@ -6,16 +6,57 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from vm.errors import BuildError, DiskFullError, SetupError
+from vm.errors import BuildError, DiskFullError, Interrupted, SetupError
 
 _WORDS = 12
 """Lines of a failed child's output that its error shows."""
 KEPT = ("PATH", "HOME", "TMPDIR", "USER", "LOGNAME")
 """Variables that a child gets; locale, proxies and the like would be the host's."""
+
+
+class Stop:
+    """Ends builds that run in threads: Ctrl-C reaches only the main thread."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._children: set[subprocess.Popen[bytes]] = set()
+
+    def check(self) -> None:
+        """Raise :class:`~vm.errors.Interrupted` if builds are to end."""
+        if self._event.is_set():
+            raise Interrupted("interrupted", "What was fetched and finished is kept; run the command again.")
+
+    @contextlib.contextmanager
+    def watching(self, child: subprocess.Popen[bytes]) -> Iterator[None]:
+        """Let :meth:`now` end ``child`` while the block runs."""
+        with self._lock:
+            self._children.add(child)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._children.discard(child)
+
+    def now(self) -> None:
+        """End every child and let every build raise at its next check."""
+        self._event.set()
+        with self._lock:
+            for child in self._children:
+                _signal_group(child, signal.SIGTERM)
+
+    def reset(self) -> None:
+        """Let builds run again."""
+        self._event.clear()
+
+
+STOP = Stop()
+"""Of this process: builds share one machine and one Ctrl-C."""
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -41,8 +82,9 @@ def run(
     :param output: a file that gets the child's standard output instead.
     :raises BuildError: it failed; the message names it, the hint has its last words.
     :raises DiskFullError: it failed because no space is left.
-    :raises SetupError: there is no such program.
+    :raises SetupError: there is no such program. :raises Interrupted: builds are to end.
     """
+    STOP.check()
     words = [str(word) for word in command]
     name = name_of(words)
     with contextlib.ExitStack() as stack:
@@ -61,6 +103,7 @@ def run(
             hint = f"Run ./setup.sh, or install the package of {name}."
             raise SetupError(f"{name} is not installed", hint) from error
         stack.enter_context(child)
+        stack.enter_context(STOP.watching(child))
         try:
             if feed and child.stdin is not None:
                 # The child says little before it has read everything, far less than a pipe holds.
@@ -73,6 +116,7 @@ def run(
         except BaseException:
             kill_group(child)
             raise
+    STOP.check()
     if child.returncode != 0:
         raise failure(name, child.returncode, errors)
     return said or b""
@@ -84,11 +128,16 @@ _environment = environment
 def kill_group(child: subprocess.Popen[bytes]) -> None:
     """End a child that leads its own session, and all that it started; a moment to clean up, then by force."""
     for number, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
+        _signal_group(child, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(patience)
             return
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    if child.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
 
 
 def name_of(words: Sequence[str]) -> str:

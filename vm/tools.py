@@ -22,7 +22,7 @@ from vm import tree
 from vm.artefacts import TREE, Plan, inputs_hash
 from vm.errors import BuildError, SetupError
 from vm.model import Lock, Package
-from vm.process import run
+from vm.process import STOP, run
 from vm.tree import Entry, Kind, Manifest
 
 RECIPE = 1
@@ -145,9 +145,13 @@ def build(folder: Path, packages: Sequence[Package], files: Mapping[str, Path], 
 def assemble(packages: Sequence[Package], files: Mapping[str, Path]) -> list[Entry]:
     """Read all packages (in parallel: decompression lets go of the interpreter) and lay them over each other."""
     ordered = sorted(packages, key=lambda package: package.name)
+
+    def unpack(package: Package) -> list[Entry]:
+        STOP.check()
+        return list(wanted(tree.from_deb(files[package.sha256])))
+
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        unpacked = pool.map(lambda package: list(wanted(tree.from_deb(files[package.sha256]))), ordered)
-        every = [entry for entries in unpacked for entry in entries]
+        every = [entry for entries in pool.map(unpack, ordered) for entry in entries]
     return tree.plain(tree.canonical(every))
 
 
