@@ -21,6 +21,10 @@ STEPS = 7
 """Steps of a heat map's colour."""
 
 
+SCALED = ("ns", "s")
+"""Units that stand beside each tick; others stand once, in the axis's title."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tick:
     """A position on an axis in percent from its start, and what is written there."""
@@ -54,8 +58,9 @@ def linear_axis(low: float, high: float, unit: str = "", wanted: int = 5) -> Axi
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     low, high = first * step, last * step
+    shown = unit if unit in SCALED else ""
     values = [round(index * step, 12) for index in range(first, last + 1)]
-    ticks = tuple(Tick(round((value - low) / (high - low) * 100, 2), quantity(value, unit)) for value in values)
+    ticks = tuple(Tick(round((value - low) / (high - low) * 100, 2), quantity(value, shown)) for value in values)
     return Axis(low, high, log=False, ticks=ticks)
 
 
@@ -75,7 +80,7 @@ def log_axis(low: float, high: float, unit: str = "", wanted: int = 7, *, exact:
     for exponent in range(first, last + 1, every):
         at = (exponent - math.log10(low)) / span
         if -1e-9 <= at <= 1 + 1e-9:
-            ticks.append(Tick(round(at * 100, 2), quantity(10.0**exponent, unit)))
+            ticks.append(Tick(round(at * 100, 2), quantity(10.0**exponent, unit if unit in SCALED else "")))
     return Axis(low, high, log=True, ticks=tuple(ticks))
 
 
@@ -190,7 +195,7 @@ def line_plot(chart: Lines) -> LinePlot:
     ys = [value for point in points for value in (point.y, point.low, point.high) if value is not None] or [0.0, 1.0]
     x_log, y_log = chart.x_log and min(xs) > 0, chart.y_log and min(ys) > 0
     x = _category_log_axis(xs) if x_log else linear_axis_within(min(xs), max(xs), "")
-    y = log_axis(min(ys), max(ys), chart.y_unit) if y_log else linear_axis(min(0.0, min(ys)), max(ys), chart.y_unit)
+    y = log_axis(min(ys), max(ys), chart.y_unit) if y_log else linear_axis(min(0.0, *ys), max(ys), chart.y_unit)
     return LinePlot(x, y, tuple(_curve(line, index, x, y) for index, line in enumerate(chart.lines)))
 
 

@@ -64,11 +64,16 @@ def _told(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise DiskFullError(
                 f"no space left while sealing {where}", "free some space; the run is kept there"
             ) from error
         raise RecordError(f"{where} cannot be sealed: {error}", "what the run left is kept there") from error
+
+
+def is_full(error: OSError) -> bool:
+    """Whether ``error`` says that no space, or no more of one's own share of it, is left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def analyse(run: RunData, folder: LabFolder) -> Analysis:

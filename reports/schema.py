@@ -32,6 +32,9 @@ Clock = Literal["kvm", "emulated", "virtual"]
 Outcome = Literal["confirmed", "refuted", "undecided", "not_testable"]
 """Verdict on a claim; ``not_testable`` reads "not testable here"."""
 
+OUTCOMES: tuple[Outcome, ...] = ("confirmed", "refuted", "undecided", "not_testable")
+"""All verdicts, in the order in which they are told."""
+
 
 class Interval(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Confidence interval; ``level`` is 0.95 for 95%, ``method`` names the formula."""

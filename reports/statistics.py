@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from reports.schema import Interval
 
@@ -47,6 +46,8 @@ def median(values: Numbers, level: float = LEVEL) -> Estimate:
 
     :raises ValueError: no values, or one that is not finite.
     """
+    from scipy import stats  # half a second, which rendering an old record does not pay
+
     array = np.sort(_floats(values))
     n = int(array.size)
     if n == 0:
@@ -99,6 +100,8 @@ def paired_log_ratio(numerators: Numbers, denominators: Numbers, level: float = 
 
 def _signed_rank_quantile(n: int, alpha: float) -> int:
     """Return the largest k with P(T < k) <= alpha, for Wilcoxon's signed-rank statistic T of n pairs."""
+    from scipy import stats
+
     if n > 25:
         mean, deviation = n * (n + 1) / 4, np.sqrt(n * (n + 1) * (2 * n + 1) / 24)
         return int(np.floor(stats.norm.ppf(alpha, mean, deviation)))
@@ -130,6 +133,8 @@ def share(part: int, whole: int, level: float = LEVEL) -> Estimate:
 
     :raises ValueError: ``whole`` is 0, or ``part`` is not within it.
     """
+    from scipy import stats
+
     if whole <= 0 or not 0 <= part <= whole:
         raise ValueError(f"{part} of {whole} is no share")
     exact = stats.binomtest(part, whole).proportion_ci(confidence_level=level, method="exact")
@@ -164,12 +169,15 @@ def heat(x: Numbers, y: Numbers, x_edges: Sequence[float], y_edges: Sequence[flo
 def ecdf(values: Numbers, points: int = 200) -> tuple[list[float], list[float]]:
     """Return at most ``points`` steps of the empirical distribution: values and the share that is at most each.
 
-    Taken at equally spaced ranks and at both ends, so that no step is farther than ``1/points`` from the true curve.
+    Taken at equally spaced ranks and at both ends, so that no step is farther than ``1/points`` from the true curve,
+    and at the exact ranks of the 50th, 90th and 99th percentile (the smallest value that so many are at most).
 
     :raises ValueError: no values.
     """
     array = np.sort(_floats(values))
     if array.size == 0:
         raise ValueError("there is no distribution of nothing")
-    ranks = np.unique(np.linspace(0, array.size - 1, min(points, array.size)).round().astype(np.int64))
+    spaced = np.linspace(0, array.size - 1, min(points - 3, array.size)).round().astype(np.int64)
+    exact = np.ceil(np.array([0.5, 0.9, 0.99]) * array.size - 1e-9).astype(np.int64) - 1
+    ranks = np.unique(np.concatenate([spaced, np.maximum(exact, 0)]))
     return [float(v) for v in array[ranks]], [float(r + 1) / array.size for r in ranks]

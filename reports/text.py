@@ -32,6 +32,8 @@ def neutral(text: str, limit: int = LIMIT, *, keep: str = "") -> str:
     :param limit: characters after which the rest is cut and its length stated.
     :param keep: characters that are left as they are, a newline for log excerpts.
     """
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
     rest = len(text) - limit
     shown = "".join(_visible(char) if char not in keep else char for char in text[:limit])
     return f"{shown}… ({rest} more characters)" if rest > 0 else shown
@@ -77,7 +79,7 @@ def quantity(value: float | None, unit: str, kind: str = "") -> str:
     if unit == "ns":
         return duration(value)
     if kind == "share" and not unit:
-        return f"{percent(value)}"
+        return percent(value)
     return f"{number(value)}\u00a0{unit}" if unit else number(value)
 
 
@@ -90,8 +92,9 @@ def percent(value: float) -> str:
 
 
 def interval(bounds: Interval | None, unit: str, kind: str = "") -> str:
-    """Return ``[low, high]`` with unit and level, or nothing where there is no interval."""
+    """Return ``[low, high]`` in the value's unit with its level, or nothing where there is no interval."""
     if bounds is None:
         return ""
-    low, high = quantity(bounds.low, unit, kind), quantity(bounds.high, unit, kind)
+    shown = unit if unit == "ns" else ""  # a unit that does not scale stands beside the value already
+    low, high = quantity(bounds.low, shown, kind), quantity(bounds.high, shown, kind)
     return f"[{low}, {high}] at {bounds.level:.0%}"
