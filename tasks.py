@@ -192,9 +192,11 @@ def plan(_c: Context, binary: str, sets: str = "mutex", json: bool = False) -> N
     if json:
         print(plans.to_json(made).decode())
         return
-    rows = [(p.id, p.symbol, p.point, f"{p.address:#x}", f"{p.offset:#x}") for p in made.probes]
+    rows: list[tuple[str, ...]] = [(p.id, p.symbol, p.point, f"{p.address:#x}", f"{p.offset:#x}") for p in made.probes]
     rows += [(m.id, m.symbol, "missing", m.why, "") for m in made.missing]
-    cli.print_table(("probe", "symbol", "point", "address", "file offset"), rows, f"{made.binary.name}: {made.binary}")
+    cli.print_table(
+        ("probe", "symbol", "point", "address", "file offset"), rows, f"{made.binary.name}: Go {made.binary.go_version}"
+    )
     print("offsets: " + ", ".join(f"{name} {o.value} ({o.source})" for name, o in sorted(made.offsets.items())))
 
 
@@ -223,19 +225,34 @@ def kernels_lock(_c: Context, line: str = "", dry_run: bool = False) -> None:
     """Resolve kernels.toml against the archive's signed indexes, show what changes, and write the lock."""
     from provision import relock
 
-    difference = relock.resolve(cli.words("--line", line) if line else [], write=not dry_run)
-    print(difference.text)
+    print(relock.resolve(cli.words("--line", line) if line else [], write=not dry_run).text)
 
 
-@command({"kernel": f"{KERNELS}; all default ones without", "system-qemu": "use the host's QEMU"}, name="build")
-def images_build(_c: Context, kernel: str = "", system_qemu: bool = False) -> None:
+@command(
+    {
+        "kernel": f"{KERNELS}; all default ones without",
+        "record": "write hashes that the lock does not have yet into it",
+        "json": JSON,
+    },
+    name="build",
+)
+def images_build(_c: Context, kernel: str = "", record: bool = False, json: bool = False) -> None:
     """Build tools root, base image and kernel bundles from the lock, as far as they are not there."""
     from provision.house import House
 
-    house = House.open(system_qemu=system_qemu)
-    for found in house.kernels(kernel) if kernel else house.default_kernels():
-        images = house.images(found)
-        print(f"{found.release}: {images.bundle.path}")
+    house = House.open()
+    built = house.build(house.kernels(kernel) if kernel else house.default_kernels(), record=record)
+    rows = [
+        {"name": b.name, "sha256": b.artefact.hash.sha256, "path": str(b.artefact.path), "fresh": b.fresh}
+        for b in built
+    ]
+    if json:
+        cli.print_json(rows)
+        return
+    cells = [
+        (b.name, b.artefact.hash.sha256[:16], "built" if b.fresh else "there", b.artefact.path.name) for b in built
+    ]
+    cli.print_table(("artefact", "sha256", "state", "folder"), cells)
 
 
 @command({"kernel": f"{KERNELS}; all default ones without", "json": JSON}, name="verify")
@@ -244,11 +261,7 @@ def images_verify(_c: Context, kernel: str = "", json: bool = False) -> None:
     from provision.house import House
 
     house = House.open()
-    checked = house.verify(house.kernels(kernel) if kernel else house.default_kernels())
-    if json:
-        cli.print_json(checked)
-        return
-    cli.print_table(("artefact", "sha256", "result"), [(c.name, c.sha256[:16], "identical") for c in checked])
+    house.verify(house.kernels(kernel) if kernel else house.default_kernels())
 
 
 @command({"json": JSON}, name="list")
@@ -260,16 +273,22 @@ def images_list(_c: Context, json: bool = False) -> None:
     if json:
         cli.print_json(rows)
         return
-    cli.print_table(("what", "name", "on disk"), [(r.kind, r.name, cli.human_size(r.bytes)) for r in rows])
+    used = {True: "yes", False: "no", None: "-"}
+    cells = [(r.kind, r.name, cli.human_size(r.size), used[r.in_lock], r.state) for r in rows]
+    cli.print_table(("what", "name", "on disk", "in lock", "state"), cells)
 
 
-@command({"all": "also what the lock still names, and downloads"}, name="clean")
-def images_clean(_c: Context, all: bool = False) -> None:  # noqa: A002  (the option's name)
-    """Remove artefacts and saved states that the lock no longer names."""
+@command({"all": "also what the lock names, with its downloads and saved states", "json": JSON}, name="clean")
+def images_clean(_c: Context, all: bool = False, json: bool = False) -> None:  # noqa: A002  (the option's name)
+    """Remove artefacts and downloads that the lock no longer names."""
     from provision.house import House
 
-    freed = House.open().clean(everything=all)
-    print(f"freed {cli.human_size(freed)}")
+    removed = House.open().clean(everything=all)
+    if json:
+        cli.print_json(removed)
+        return
+    cli.print_table(("what", "name", "freed"), [(r.kind, r.name, cli.human_size(r.size)) for r in removed])
+    print(f"freed {cli.human_size(sum(r.size for r in removed))}")
 
 
 # Machines.

@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from go_labs.spec import LabFolder
 from provision import labrun, payload
-from provision.house import House, Images
+from provision.house import START_SECONDS, House, say
 from provision.labrun import Outcome, RunRequest
 from provision.payload import Payload
 from vm.deadline import Deadline
@@ -24,15 +23,13 @@ from vm.kernels import sort_key
 from vm.machine import AcceleratorChoice, Machine, MachineRequest
 from vm.model import Kernel
 
-START_SECONDS = 300.0
-"""Time that a machine gets to come up: a first, emulated start on a loaded host saves its state, too."""
-
 OVERHEAD_SECONDS = 300.0
 """Time for everything around a lab's phases: connecting, pushing, tools that compile, pulling."""
 
 SEED_LIMIT = 2**31 - 1
 
-evidence_name = "evidence.json"
+EVIDENCE = "evidence.json"
+"""The file that makes a staging folder worth keeping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +69,6 @@ def check_kernel(folder: LabFolder, kernel: Kernel) -> None:
             )
 
 
-def say(text: str) -> None:
-    """Tell a person what happens now, on stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
 @contextlib.contextmanager
 def performed(job: Job, house: House) -> Iterator[Outcome]:
     """Run ``job`` and give its staging folder; a staging folder that nobody made a record of is removed.
@@ -90,11 +82,11 @@ def performed(job: Job, house: House) -> Iterator[Outcome]:
     prepared = payload.prepare(job.folder, job.go_version, house.layout, images.tools)
     staging = labrun.staging_folder(house.layout.runs)
     try:
-        with _machine(job, house, images) as machine:
+        with _machine(job, house) as machine:
             outcome = _run(job, prepared, machine, staging)
         yield outcome
     finally:
-        if not (staging / evidence_name).exists():
+        if not (staging / EVIDENCE).exists():
             shutil.rmtree(staging, ignore_errors=True)
 
 
@@ -105,10 +97,10 @@ def _run(job: Job, prepared: Payload, machine: Machine, staging: Path) -> Outcom
 
 
 @contextlib.contextmanager
-def _machine(job: Job, house: House, images: Images) -> Iterator[Machine]:
+def _machine(job: Job, house: House) -> Iterator[Machine]:
     """Give a person's machine, which stays, or a fresh one, which ends with the block."""
     if job.machine:
-        machine = house.machine(job.machine)
+        machine = house.provider().get(job.machine)
         if machine.facts().kernel.release != job.kernel.release:
             raise UsageError(
                 f"machine {job.machine} runs {machine.facts().kernel.release}, not {job.kernel.release}",
@@ -124,5 +116,5 @@ def _machine(job: Job, house: House, images: Images) -> Iterator[Machine]:
         accel=job.accel,
         start="cold" if job.cold else "warm",
     )
-    with house.provider(images).start(request, Deadline.after(START_SECONDS)) as machine:
+    with house.provider().start(request, Deadline.after(START_SECONDS)) as machine:
         yield machine

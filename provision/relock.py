@@ -14,7 +14,7 @@ from vm.paths import Layout
 
 
 def resolve(only: Sequence[str], *, write: bool) -> Difference:
-    """Resolve ``kernels.toml`` against the archive's signed indexes and return what differs from the lock that is there.
+    """Resolve ``kernels.toml`` against the archive's signed indexes and return what differs from the lock there is.
 
     :param only: lines, ``tools`` or ``base``; empty means all.
     :param write: write the new lock, if it differs.
