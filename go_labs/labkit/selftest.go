@@ -22,8 +22,8 @@ func (r *Run) identify() error {
 			go func() {
 				id := GoroutineID()
 				mutex.Lock()
-				mutex.Unlock() //nolint:staticcheck // SA2001: parking once is all that is wanted
 				ids <- id
+				mutex.Unlock()
 			}()
 		}
 		err := AwaitParked(OnMutex, selfTestGoroutines)
