@@ -274,7 +274,7 @@ class _Run:
                     self.say.advance(-have)
                     part.truncate(0)
                     have = 0
-                self._write(response.iter_raw(CHUNK), part, limit - have)
+                self._write(response.iter_raw(), part, limit - have)
         except httpx.UnsupportedProtocol as error:
             raise _Unreachable(f"{url}: {error}") from error
 

@@ -24,7 +24,7 @@ from vm.kernels import Configuration, Lacking, RootConfig
 from vm.model import LOCK_SCHEMA, ArtefactHash, Kernel, Lock, Package, Root, Suite
 from vm.paths import Layout
 
-__all__ = ["LOCK", "Difference", "difference", "digest", "make", "read", "with_artefact", "write"]
+__all__ = ["LOCK", "Difference", "difference", "digest", "make", "read", "renew", "with_artefact", "write"]
 
 LOCK = Path(__file__).resolve().parent / "lab.lock.json"
 """The lock of this checkout."""
@@ -162,6 +162,32 @@ def make(
             lock = msgspec.structs.replace(lock, source_date_epoch=old.source_date_epoch)
         lock = _keep_artefacts(lock, old)
     return msgspec.structs.replace(lock, digest=digest(lock))
+
+
+def renew(
+    config: Configuration,
+    layout: Layout,
+    *,
+    path: Path = LOCK,
+    only: Sequence[str] = (),
+    source: Callable[[], mirror.Mirror] = mirror.resolve,
+    keyring: Path = KEYRING,
+    note: Callable[[str], None] = lambda _: None,
+) -> tuple[Lock, Difference]:
+    """Make the lock at ``path`` again, all or ``only`` some of it, write it, and return it with what changed.
+
+    A lock that is broken or edited by hand is not built upon: everything is resolved as if there were none.
+
+    :raises LabError: as :func:`make`; the lock at ``path`` is then as it was.
+    """
+    old: Lock | None = None
+    try:
+        old = read(path)
+    except ConfigError as error:
+        note(f"{error.message}; resolving everything anew")
+    new = make(config, layout, old=old, only=only, source=source, keyring=keyring, note=note)
+    changes = difference(old, new)
+    return (write(new, path) if changes or old is None else new), changes
 
 
 def _names(config: Configuration, only: Sequence[str], old: Lock | None) -> set[str]:
