@@ -17,7 +17,7 @@ _MAGIC = b"\xff Go buildinf:"
 _HEADER = 32
 _INLINE = 2
 _SENTINEL = 16
-_VERSION = re.compile(r"^go(\d+)\.(\d+)(?:\.(\d+))?((?:rc|beta)\d+)?(?: (X:\S+))?")
+_VERSION = re.compile(r"^go(\d+)\.(\d+)(?:\.(\d+))?((?:rc|beta)\d+)?")
 
 OLDEST = (1, 21)
 """The oldest Go that probes are known for (``tables``)."""
@@ -55,10 +55,9 @@ def parse_version(text: str) -> GoVersion | None:
     match = _VERSION.match(text)
     if match is None:
         return None
-    major, minor, patch, candidate, experiments = match.groups()
+    major, minor, patch, candidate = match.groups()
     number = f"{major}.{minor}" + (f".{patch}" if patch else "") + (candidate or "")
-    release = candidate is None and experiments is None and "-" not in text and "devel" not in text
-    return GoVersion(text=number, minor=(int(major), int(minor)), release=release)
+    return GoVersion(text=number, minor=(int(major), int(minor)), release=match.end() == len(text) and not candidate)
 
 
 def read_build_info(elf: Elf) -> BuildInfo:

@@ -149,6 +149,8 @@ class Elf:
         :raises ProbeError: they are not all in the file.
         """
         with malformed_is_probe_error(self.name, f"section {section.name}"):
+            if section.offset + section.size > len(self.data):
+                raise ValueError("it ends beyond the file")
             data: bytes = self._file.get_section(section.index).data()
             return data
 
