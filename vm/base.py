@@ -97,7 +97,7 @@ def install(target: Path, packages: Sequence[Package], files: Mapping[str, Path]
     :raises BuildError: mmdebstrap failed; its last words are in the hint.
     :raises SetupError: mmdebstrap is not installed.
     """
-    with _open_to_others() as scratch:
+    with open_to_others() as scratch:
         repository(scratch / "repository", packages, files)
         names = ",".join(sorted(package.name for package in packages))
         run(
@@ -113,7 +113,7 @@ def install(target: Path, packages: Sequence[Package], files: Mapping[str, Path]
 
 
 @contextlib.contextmanager
-def _open_to_others() -> Iterator[Path]:
+def open_to_others(prefix: str = "kmlab-base-") -> Iterator[Path]:
     """Give a scratch folder that other users may enter.
 
     Rootless mmdebstrap runs as a user of the subuid range, who may not look into a home of mode 0700. The roomier
@@ -121,7 +121,7 @@ def _open_to_others() -> Iterator[Path]:
     """
     folders = [os.environ["TMPDIR"]] if "TMPDIR" in os.environ else ["/tmp", "/var/tmp"]  # noqa: S108
     roomiest = max(folders, key=lambda folder: shutil.disk_usage(folder).free)
-    with tempfile.TemporaryDirectory(prefix="kmlab-base-", dir=roomiest, ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=roomiest, ignore_cleanup_errors=True) as name:
         path = Path(name)
         path.chmod(0o1777)
         yield path
