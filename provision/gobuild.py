@@ -172,7 +172,10 @@ def _compile(folder: Path, program: Path, toolchain: Toolchain, layout: Layout, 
 def _environment(toolchain: Toolchain, layout: Layout, temporary: Path) -> dict[str, str]:
     """Return what ``go`` sees: nothing of the host's settings but where modules are fetched from."""
     passed = {name: os.environ[name] for name in (*_FETCHING, *_PASSED) if name in os.environ}
-    asked = process.run([toolchain.go, "env", "-json", *_FETCHING], environment={"GOTOOLCHAIN": "local", **passed})
+    host = {name: os.environ[name] for name in ("GOENV", "XDG_CONFIG_HOME") if name in os.environ}
+    asked = process.run(
+        [toolchain.go, "env", "-json", *_FETCHING], environment={"GOTOOLCHAIN": "local", **host, **passed}
+    )
     fetching = {name: value for name, value in json.loads(asked).items() if value}
     return {
         **passed,
