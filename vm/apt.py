@@ -65,6 +65,8 @@ _SIGNATURE_WORDS = (
     "Sub-process /usr/bin/sqv returned an error",
 )  # fmt: skip
 
+_DATE_WORDS = ("is expired", "not valid yet")
+
 
 def archive_of(suite: str) -> str:
     """Return the archive that holds ``suite``: ``debian-security`` for security suites, else ``debian``."""
@@ -192,7 +194,7 @@ class Apt:
                 self._index = None
                 return {suite: self._describe(suite) for suite in self._suites}
             failure = done.stderr
-            if any(word in failure for word in _SIGNATURE_WORDS) or "Release file" in failure:
+            if any(word in failure for word in (*_SIGNATURE_WORDS, *_DATE_WORDS)):
                 break
         raise _translate(failure, self._suites)
 
@@ -257,7 +259,7 @@ class Apt:
     def _packages_text(self, suite: str) -> str:
         names = self._targets(suite, "$(FILENAME)")
         if not names:
-            raise MirrorError(f"no index of {suite} was fetched", "Run update first.")
+            return ""  # apt keeps no file of an empty index, such as trixie-updates had at its release
         done = self._run("/usr/lib/apt/apt-helper", "cat-file", *names)
         if done.returncode != 0:
             raise MirrorError(f"the index of {suite} cannot be read: {done.stderr.strip()}", "Run: invoke kernels.lock")
@@ -265,10 +267,10 @@ class Apt:
 
     def _describe(self, suite: str) -> Suite:
         """Return what the signed Release file of ``suite`` says, its signatures checked by gpgv."""
-        listed = self._targets(suite, "$(FILENAME)")[0]
-        release = Path(re.sub(r"_main_binary-.*$", "_InRelease", listed))
-        if not release.is_file():
+        found = sorted(self._folder.glob(f"state/lists/*_dists_{suite}_InRelease"))
+        if len(found) != 1:
             raise IntegrityError(f"{suite} has no InRelease file", "Only archives with an inline signature are used.")
+        release = found[0]
         content = release.read_bytes()
         date = re.search(rb"^Date: *(.+)$", content, re.MULTILINE)
         if date is None:
@@ -307,7 +309,7 @@ def _translate(stderr: str, suites: Sequence[str]) -> IntegrityError | MirrorErr
     if any(word in stderr for word in _SIGNATURE_WORDS):
         hint = "Try another mirror with KMLAB_MIRROR. If Debian has new keys, update debian-archive-keyring."
         return IntegrityError(f"{what} is not what Debian signed: {reason}", hint)
-    if "is expired" in stderr or "not valid yet" in stderr:
+    if any(word in stderr for word in _DATE_WORDS):
         return IntegrityError(f"{what} is out of date: {reason}", "Check this host's clock, or try another mirror.")
     hint = "Check the network, or set KMLAB_MIRROR to a mirror that can be reached (file:// works, too)."
     return MirrorError(f"{what} cannot be fetched: {reason}", hint)

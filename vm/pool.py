@@ -14,11 +14,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from lzma import LZMAError
 from pathlib import Path
+from tarfile import TarError
 from typing import IO
 from urllib.parse import unquote, urlsplit
 
 import httpx
+from debian.arfile import ArError
 from debian.debfile import DebError, DebFile
 
 from vm.download import CHUNK, client, disk
@@ -123,7 +126,7 @@ def _check(path: Path, lacking: Lacking) -> None:
         with DebFile(filename=str(path)) as deb:
             control = deb.debcontrol()
             found = (control.get("Package"), control.get("Version"), control.get("Architecture"))
-    except (DebError, OSError, EOFError) as error:
+    except (DebError, ArError, TarError, LZMAError, OSError, EOFError) as error:
         raise IntegrityError(f"{lacking.path} is no Debian package: {error}", "Try another mirror.") from error
     if found != (lacking.name, lacking.version, lacking.architecture):
         raise IntegrityError(f"{lacking.path} holds {' '.join(map(str, found))}", "Try another mirror.")
