@@ -65,8 +65,8 @@ class Host(Protocol):
     def which(self, program: str) -> str | None:
         """Return the path of ``program``, also if only administrators have it on their PATH."""
 
-    def run(self, command: Sequence[str], seconds: float = 10) -> Answer:
-        """Run a command that changes nothing; stdout and stderr come back as one text."""
+    def run(self, command: Sequence[str], seconds: float = 10, given: str = "") -> Answer:
+        """Run a command that changes nothing, with ``given`` on stdin; stdout and stderr come back as one text."""
 
     def free_bytes(self, path: Path) -> int:
         """Return the bytes that may be written where ``path`` lies, or will lie."""
@@ -116,12 +116,12 @@ class ThisHost:
         """Return the path of ``program``, also if only administrators have it on their PATH."""
         return shutil.which(program, path=f"{self.environ.get('PATH', os.defpath)}:{SYSTEM_PATH}")
 
-    def run(self, command: Sequence[str], seconds: float = 10) -> Answer:
-        """Run a command that changes nothing; stdout and stderr come back as one text."""
+    def run(self, command: Sequence[str], seconds: float = 10, given: str = "") -> Answer:
+        """Run a command that changes nothing, with ``given`` on stdin; stdout and stderr come back as one text."""
         try:
             done = subprocess.run(
                 [str(word) for word in command],
-                stdin=subprocess.DEVNULL,
+                input=given.encode(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 timeout=seconds,
