@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from go_labs.evidence import Segment
 from reports import charts, waits
 from reports.analysis import Analysis, PhaseData, RunData
-from reports.looks import looks, within
+from reports.looks import failures, heat_map, looks, within
 from reports.schema import Metric, Point
 from reports.shorthand import metric, table
 from reports.statistics import Estimate, jain, median, paired_log_ratio, share
 
 PARKS = ("park_mutex", "park_rw_reader", "park_rw_writer")
 LOCKS = {"mutex": "Mutex", "rwmutex": "RWMutex"}
+
+TOOLS = {"mutex_lock": "kprobe:mutex_lock", "futex": "futex calls"}
+"""The article's own tools, by the name of their scripts."""
 
 LOCK_BYTES = {"mutex": 8, "rwmutex": 24}
 """Sizes of sync.Mutex and sync.RWMutex, Go 1.21 to 1.27."""
@@ -30,7 +33,7 @@ def analyse(run: RunData) -> Analysis:
     metrics = [*_order(run), *_costs(run), *_article(run), *_futex(run), *_kernel(run), *_collector(run)]
     drawn = [
         _funnel(run), *_ns_per_op(run), _article_table(run), _collector_table(run), _kernel_table(run), _profile(run),
-        *_waits(run), _order_table(run), _fairness(run), _starvation(run),
+        *_waits(run), *_futex_heat(run), _order_table(run), _fairness(run), _starvation(run),
     ]  # fmt: skip
     return Analysis(metrics=metrics, charts=[chart for chart in drawn if chart is not None], notes=_notes(run))
 
@@ -214,15 +217,16 @@ def _kernel(run: RunData) -> Iterable[Metric]:
         float(sum(waited)) if waited else None, "the section kernel did not run",
         "seen parked by the workload while the tools were attached", exact=True,
     )  # fmt: skip
-    errors = "; ".join(f"{name}: {error}" for name, error in kernel.tool_errors.items())
-    for what, title in (("mutex_lock", "kprobe:mutex_lock"), ("futex", "futex calls")):
+    for what, title in TOOLS.items():
         seen = list(looks(kernel, what).values())
+        errors = "; ".join(f"{name}: {words}" for name, words in failures(kernel, what).items())
         lacking = f"no tool {what} left a result" + (f" ({errors})" if errors else "")
         for name, words, values, meaning in (
             ("control", "in the whole machine", [look.total for look in seen], "shows that the tool counts"),
             ("hits", "in the workload", [look.hits for look in seen], "whatever they were about"),
             ("on_go_locks", "on Go locks", [within(look, _locks(kernel)) for look in seen],
              "the address lies in a lock that goroutines waited for"),
+            ("lost", "not counted by a tool", [look.lost for look in seen], "what the tool says it missed"),
         ):  # fmt: skip
             found = float(max(values)) if values else None
             full = f"kernel.{what}_{name}"
@@ -450,16 +454,26 @@ def _kernel_table(run: RunData) -> charts.Table | None:
     waited = sum(segment.counts.get("waiters", 0) for segment in kernel.segments("kernel"))
     rows: list[list[charts.Cell]] = [
         [name, look.total, look.hits, within(look, _locks(kernel)), None]
-        for what in ("mutex_lock", "futex")
+        for what in TOOLS
         for name, look in looks(kernel, what).items()
     ]
-    rows += [[name, None, None, None, error] for name, error in kernel.tool_errors.items()]
+    rows += [[name, None, None, None, words] for what in TOOLS for name, words in failures(kernel, what).items()]
     return table(
         "kernel-side", "What the kernel side sees",
         f"The article's tools while {waited} goroutines waited on known locks, and while others contended freely.",
         "kernel", "happened", {"Tool": "", "In the machine": "", "In the workload": "", "On Go locks": "", "Error": ""},
         rows,
     )  # fmt: skip
+
+
+def _futex_heat(run: RunData) -> Iterable[charts.HeatMap | None]:
+    """The article's heat map, from futex calls: of threads that found nothing to run."""
+    kernel = run.phase("kernel")
+    for tool, look in looks(kernel, "futex").items():
+        yield heat_map(
+            kernel, tool, look, f"The article's heat map, by {tool}",
+            "Futex waits of the workload's threads. Set it beside the waits of the goroutines above.",
+        )  # fmt: skip
 
 
 def _notes(run: RunData) -> list[str]:
