@@ -113,13 +113,15 @@ class Store:
         self.progress = progress
 
     def find(self, plan: Plan) -> Artefact | None:
-        """Return the artefact if it is there and unchanged at a glance; one that is not is said to be rebuilt."""
+        """Return the artefact if it is there, unchanged at a glance and what the lock says; if it is not, say so."""
         path = self.folder / plan.name
         if not path.is_dir():
             return None
         try:
             artefact = read(path)
             glance(artefact)
+            if plan.expected is not None and plan.expected.sha256 != artefact.hash.sha256:
+                raise IntegrityError(f"{plan.name} is not what the lock says", _REBUILD)
         except IntegrityError as error:
             self.progress.note(f"{error.message}: building it again")
             return None
@@ -267,8 +269,8 @@ def compare(plan: Plan, got: ArtefactHash) -> None:
     parts = differing_parts(plan.expected.parts, got.parts)
     raise BuildError(
         f"{plan.label} does not come out as the lock says; differing: {', '.join(parts) or 'its size only'}",
-        "If the recipe was changed on purpose, record the new hashes: invoke kernels.lock; otherwise report the "
-        "differing parts together with the host's release and its mmdebstrap version.",
+        "If the recipe was changed on purpose, record the new hashes: invoke images.build --record; otherwise report "
+        "the differing parts together with the host's release and its mmdebstrap version.",
     )
 
 

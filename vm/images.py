@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -77,11 +77,19 @@ class Builder:
 
     :param progress: downloads, and a line for each artefact that is built.
     :param own: files of kernels of one's own by SHA-256; those of locked ones are fetched.
+    :param renew: take what comes out, whatever the lock says; for :func:`with_hashes`.
     """
 
     def __init__(
-        self, lock: Lock, layout: Layout, progress: Reporter | None = None, own: Mapping[str, Path] | None = None
+        self,
+        lock: Lock,
+        layout: Layout,
+        progress: Reporter | None = None,
+        own: Mapping[str, Path] | None = None,
+        *,
+        renew: bool = False,
     ) -> None:
+        self.renew = renew
         self.lock = lock
         self.layout = layout
         self.say = progress or Silent()
@@ -105,7 +113,7 @@ class Builder:
 
     def tools(self) -> ToolsRoot:
         """Return the tools root alone, building it if needed."""
-        plan = tools.plan(self.lock)
+        plan = self._plan(tools.plan(self.lock))
         found = self.store.find(plan)
         if found is None:
             with _interruptible():
@@ -120,6 +128,7 @@ class Builder:
         """
         plans = {"tools": tools.plan(self.lock), "base": base.plan(self.lock)}
         plans |= {_kernel_name(kernel): bundle.plan(self.lock, kernel) for kernel in kernels}
+        plans = {name: self._plan(plan) for name, plan in plans.items()}
         there = {name: self.store.find(plan) for name, plan in plans.items()}
         lacking = [name for name, artefact in there.items() if artefact is None]
         made = self._build_lacking(plans, lacking, kernels) if lacking else {}
@@ -199,6 +208,9 @@ class Builder:
         self.say.note(f"{plan.label}: built in {time.monotonic() - start:.1f} s, {agrees}")
         return artefact
 
+    def _plan(self, plan: Plan) -> Plan:
+        return replace(plan, expected=None) if self.renew else plan
+
     def _retry(self, plan: Plan) -> Artefact:
         """Return the tools root that was there a moment ago and is not any more."""
         files = self._fetch(self.lock.tools.packages)
@@ -238,11 +250,15 @@ def _interruptible() -> Iterator[None]:
         STOP.reset()
 
 
-def with_hashes(lock: Lock, built: Iterable[Built]) -> Lock:
-    """Return ``lock`` with the hash of each artefact that it has none of yet."""
+def with_hashes(lock: Lock, built: Iterable[Built], *, renew: bool = False) -> Lock:
+    """Return ``lock`` with the hash of each artefact that it has none of yet; kernels of one's own are not in it.
+
+    :param renew: also replace hashes that differ, after a recipe was changed on purpose.
+    """
     for each in built:
-        known = lock.kernels[each.name.removeprefix("kernel:")] if ":" in each.name else getattr(lock, each.name)
-        if known.artefact is None:
+        line = each.name.removeprefix("kernel:")
+        known = getattr(lock, each.name) if each.name in locks.ROOTS else lock.kernels.get(line)
+        if known is not None and (known.artefact is None or (renew and known.artefact != each.artefact.hash)):
             lock = locks.with_artefact(lock, each.name, each.artefact.hash)
     return lock
 
