@@ -195,8 +195,16 @@ def _security_beside(bases: Sequence[str]) -> tuple[str, ...]:
 
 
 def _index_targets(apt_options: Sequence[str]) -> list[str]:
+    """Ask the host's apt for its index targets: those it has fetched with what they say, then the others."""
     if shutil.which("apt-get") is None:
         return []
+    fetched = _targets(apt_options)
+    known = {tuple(line.split("|")[:2]) for line in fetched}
+    listed = _targets([*apt_options, "-o", "APT::Get::IndexTargets::ReleaseInfo=false"])
+    return [*fetched, *(line for line in listed if tuple(line.split("|")[:2]) not in known)]
+
+
+def _targets(apt_options: Sequence[str]) -> list[str]:
     command = ["apt-get", *apt_options, "indextargets", "--format", "|".join(_TARGET_FIELDS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
     return done.stdout.splitlines() if done.returncode == 0 else []
