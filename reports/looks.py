@@ -30,8 +30,8 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     :param hits: in the workload; ``total`` in the whole machine, the workload included.
     :param addresses: hits in the workload by the address that the call was about, ``0x…``.
     :param losses: what it missed, by reason.
-    :param heat: rows of 100 ms since the first call, power of two of nanoseconds waited, number of waits; a tool that has
-        another form of it gets no heat map.
+    :param heat: rows of 100 ms since the first call, power of two of nanoseconds waited, number of waits; where a tool
+        has another form of it, there is no heat map.
     """
 
     hits: int

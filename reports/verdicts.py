@@ -276,5 +276,10 @@ def _sentence(outcome: Outcome, judged: Sequence[CriterionResult]) -> str:
     """Return one sentence from the criteria that decided; ``meaning`` is the lab's own words."""
     deciding = [result for result in judged if result.outcome == outcome] or list(judged)
     if outcome in ("confirmed", "refuted"):
-        return "; ".join(f"{result.meaning.rstrip('.')}: {result.reason}" for result in deciding) + "."
+        return "; ".join(_told(result) for result in deciding) + "."
     return "; ".join(result.reason for result in deciding) + "."
+
+
+def _told(result: CriterionResult) -> str:
+    meaning = result.meaning.rstrip(".")
+    return result.reason if meaning == result.figure.title else f"{meaning}: {result.reason}"

@@ -44,7 +44,7 @@ def provenance(**changes: Any) -> Provenance:
 
 
 def free_segments(random: np.random.Generator, first: int) -> list[Segment]:
-    segments = []
+    segments: list[Segment] = []
     for lock, base in (("mutex", 95.0), ("rwmutex", 130.0)):
         for goroutines in (1, 4, 16):
             cost = base * (1 + 0.15 * np.log2(goroutines)) * random.lognormal(0, 0.05, 12)
@@ -85,7 +85,11 @@ def workload(segments: list[Segment]) -> WorkloadOutput:
     return WorkloadOutput(schema=1, lab="queue", go="go1.27.3", gomaxprocs=2, self_test=identity, segments=segments)
 
 
-STACK = ["sync.runtime_SemacquireMutex sema.go:95", "internal/sync.(*Mutex).lockSlow mutex.go:149", "main.main main.go:7"]
+STACK = [
+    "sync.runtime_SemacquireMutex sema.go:95",
+    "internal/sync.(*Mutex).lockSlow mutex.go:149",
+    "main.main main.go:7",
+]
 
 
 def trace(segments: list[Segment], events: int) -> dict[str, Any]:
@@ -97,7 +101,8 @@ def trace(segments: list[Segment], events: int) -> dict[str, Any]:
     return {
         "schema": 1, "pid": 321, "exit_status": 0, "load_bias": 0, "threads": 5, "counters": counters,
         "losses": {"ring_full": 0, "map_full": 0, "stack_failed": 0, "expired": 0},
-        "hits": {"mutex.slow": 11_436, "park": 355, "mark": 9}, "programs": {"go_park": {"run_ns": 1234, "run_count": 5}},
+        "hits": {"mutex.slow": 11_436, "park": 355, "mark": 9},
+        "programs": {"go_park": {"run_ns": 1234, "run_count": 5}},
         "cost": {"pp_ns": 3300.0, "entry_ns": 30000.0, "calls": 2000}, "self_test": {"goids": [20, 19, 18]},
         "stacks": [[4096, 8192, 12288], [4096, 12288]], "load_seconds": 0.2, "attach_seconds": 0.1,
         "calibrate_seconds": 0.3, "events": events,
