@@ -81,4 +81,4 @@ def symbols_of(binary: Path, trace: Trace) -> dict[int, list[str]]:
 
 def to_json(symbols: dict[int, list[str]]) -> bytes:
     """Return ``symbols.json``: an object from runtime address (decimal) to frames, innermost first."""
-    return msgspec.json.encode(symbols, order="sorted") + b"\n"
+    return msgspec.json.encode({str(address): symbols[address] for address in sorted(symbols)}) + b"\n"

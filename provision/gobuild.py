@@ -15,7 +15,7 @@ from provision.atomic import alone, staging
 from provision.toolchains import Toolchain
 from vm import process
 from vm.artefacts import disk, sha256_file
-from vm.errors import BuildError, SetupError
+from vm.errors import BuildError, IntegrityError, SetupError
 from vm.paths import Layout
 
 _FORMAT = 1
@@ -147,7 +147,7 @@ def _sources(root: Path) -> Iterator[Path]:
 def _is_whole(target: Path, name: str) -> bool:
     try:
         return (target / _SUM).read_text("ascii").strip() == sha256_file(target / name)
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError, IntegrityError):
         return False
 
 
@@ -165,8 +165,6 @@ def _compile(folder: Path, program: Path, toolchain: Toolchain, layout: Layout, 
         raise SetupError(f"{toolchain.go} cannot be run", f"remove {toolchain.goroot} and try again") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    if not program.is_file():
-        raise BuildError(f"{folder} is no program", "its Go source needs `package main` and a function main")
 
 
 def _environment(toolchain: Toolchain, layout: Layout, temporary: Path) -> dict[str, str]:

@@ -201,8 +201,9 @@ def test_a_module_for_a_newer_go_is_told(folder: Path, layout: Layout) -> None:
 def test_a_library_is_no_program(folder: Path, layout: Layout) -> None:
     (folder / "main.go").write_text("package hello\n")
 
-    with pytest.raises(BuildError, match="is no program"):
+    with pytest.raises(BuildError, match="does not build") as caught:
         gobuild.build(folder, toolchain(), layout)
+    assert "requires exactly one main package" in caught.value.hint
 
 
 @pytest.mark.build
