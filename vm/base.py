@@ -28,7 +28,7 @@ from vm.process import run
 from vm.tools import ToolsRoot
 from vm.tree import Entry, Manifest
 
-RECIPE = 1
+RECIPE = 2
 """Raised when this module builds something else from the same packages."""
 IMAGE = "base.ext4"
 SIZE = 2 << 30
@@ -37,7 +37,8 @@ LABEL = "kmlab-base"
 
 _LEFT_OUT = re.compile(
     r"""(
-      (dev|run|proc|sys|tmp|boot|media|mnt|root|home|srv)/.*         # of the running system, or of a person
+      (dev|run|proc|sys|tmp|boot|media|mnt|home|srv)/.*              # of the running system, or of a person
+    | root/(?!\.(bashrc|profile)$).*
     | var/(cache|log|tmp|backups)/.*                                 # logs tell the build's time; caches its paths
     | var/lib/apt/.* | etc/apt/sources\.list(\.d/.*)?                # the mirror that mmdebstrap was given
     | etc/apt/apt\.conf\.d/99mmdebstrap | etc/dpkg/dpkg\.cfg\.d/99mmdebstrap
