@@ -111,6 +111,7 @@ class Store:
     def __init__(self, folder: Path, progress: Reporter) -> None:
         self.folder = folder
         self.progress = progress
+        self._said: set[str] = set()
 
     def find(self, plan: Plan) -> Artefact | None:
         """Return the artefact if it is there, unchanged at a glance and what the lock says; if it is not, say so."""
@@ -123,7 +124,9 @@ class Store:
             if plan.expected is not None and plan.expected.sha256 != artefact.hash.sha256:
                 raise IntegrityError(f"{plan.name} is not what the lock says", _REBUILD)
         except IntegrityError as error:
-            self.progress.note(f"{error.message}: building it again")
+            if error.message not in self._said:
+                self._said.add(error.message)
+                self.progress.note(f"{error.message}: building it again")
             return None
         return artefact
 

@@ -133,7 +133,7 @@ def test_what_is_no_package_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "tool.deb"
     path.write_bytes(content)
 
-    with pytest.raises(IntegrityError, match="tool.deb is not a package"):
+    with pytest.raises(IntegrityError, match=r"tool\.deb is not a package"):
         list(tree.from_deb(path))
 
 
