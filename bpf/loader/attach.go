@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -18,11 +19,14 @@ var kernelEvents = map[string]string{"kernel.futex": "futex", "kernel.sched_swit
 // links are attached probes; closing them detaches.
 type links []io.Closer
 
+// Close detaches all at once: the kernel waits for a grace period of 50 to 100 ms for each, and these can overlap.
 func (l links) Close() error {
-	var failed []error
-	for _, one := range l {
-		failed = append(failed, one.Close())
+	failed := make([]error, len(l))
+	var group sync.WaitGroup
+	for i, one := range l {
+		group.Go(func() { failed[i] = one.Close() })
 	}
+	group.Wait()
 	return errors.Join(failed...)
 }
 

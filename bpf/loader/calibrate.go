@@ -3,8 +3,8 @@
 package main
 
 import (
+	"math"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -20,9 +20,9 @@ type cost struct {
 }
 
 const (
-	calibrationBatches = 5
-	// A batch is long enough for the clock and short enough that five of them, at three points, end within half a second.
-	batchTime  = 15 * time.Millisecond
+	calibrationBatches = 9
+	// Long enough for the clock; nine of them, four times, take a fifth of a second.
+	batchTime  = 5 * time.Millisecond
 	firstBatch = 16
 	maxBatch   = 1 << 20
 )
@@ -37,7 +37,7 @@ func calibrationTarget(n int) int {
 //go:noinline
 func calibrationLeaf(n int) int { return n * 3 }
 
-// calibrate measures the probes of a plan for this very binary. Each point is attached alone.
+// calibrate measures the probes of a plan for this very binary.
 func calibrate(object *ebpf.CollectionSpec, p *plan) (*cost, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -51,23 +51,38 @@ func calibrate(object *ebpf.CollectionSpec, p *plan) (*cost, error) {
 		return nil, err
 	}
 	defer programs.Close()
-	result := &cost{}
-	result.BareNs, result.Calls = timeCalls()
+	c := &calibration{path: self, plan: p, programs: programs}
+	defer func() { c.attached.Close() }()
+	before := c.timeCalls()
+	result := &cost{BareNs: before}
 	for _, point := range []struct {
 		name string
 		ns   *float64
 	}{{"pp", &result.PpNs}, {"entry", &result.EntryNs}, {"ret", &result.RetNs}} {
-		if *point.ns, err = result.measure(self, point.name, p, programs); err != nil {
+		with, err := c.add(point.name)
+		if err != nil {
 			return nil, err
 		}
+		*point.ns = with - before
+		before = with
 	}
+	result.Calls = c.calls
 	return result, nil
 }
 
-// measure attaches the probes of one point and gives what they add to a call.
-func (c *cost) measure(self, point string, p *plan, programs *loaded) (float64, error) {
+// calibration is one under way. Points are added one after the other and stay: detaching takes a grace period.
+type calibration struct {
+	path     string
+	plan     *plan
+	programs *loaded
+	attached links
+	calls    int
+}
+
+// add attaches the probes of one point and gives the time of a call with all that is attached now.
+func (c *calibration) add(point string) (float64, error) {
 	var probes []probe
-	for _, one := range p.Probes {
+	for _, one := range c.plan.Probes {
 		if one.Point == point {
 			probes = append(probes, one)
 		}
@@ -75,41 +90,40 @@ func (c *cost) measure(self, point string, p *plan, programs *loaded) (float64, 
 	if len(probes) == 0 {
 		return 0, fail(kindCalibrate, "the calibration plan has no probe at the point %q", point)
 	}
-	attached, err := attachProbes(self, probes, programs)
+	attached, err := attachProbes(c.path, probes, c.programs)
 	if err != nil {
 		return 0, err
 	}
-	defer attached.Close()
-	probed, calls := timeCalls()
-	c.Calls += calls
-	hits, err := programs.hits()
+	c.attached = append(c.attached, attached...)
+	before := c.calls
+	perCall := c.timeCalls()
+	hits, err := c.programs.hits()
 	if err != nil {
 		return 0, fail(kindCalibrate, "%w", err)
 	}
-	// A preempted goroutine's stack may be checked again, so an entry probe can fire more often than calls were made.
-	if got := hits[probes[0].ID]; got < uint64(calls) {
+	// An entry probe can fire more often than calls were made: the stack may have to grow.
+	if got, calls := hits[probes[0].ID], c.calls-before; got < uint64(calls) {
 		return 0, fail(kindCalibrate, "the probe at %q was hit %d times in %d calls", point, got, calls)
 	}
-	return probed - c.BareNs, nil
+	return perCall, nil
 }
 
-// timeCalls gives the median over batches of the nanoseconds per call, and how many calls were made. The size of a batch
-// is what the machine does in batchTime.
-func timeCalls() (float64, int) {
-	calls, size := 0, firstBatch
+// timeCalls gives the nanoseconds of a call: the fastest of several batches, because whatever else runs on the machine can
+// only make a batch slower. The size of a batch is what the machine does in batchTime.
+func (c *calibration) timeCalls() float64 {
+	size := firstBatch
 	for ; size < maxBatch; size *= 2 {
-		calls += size
+		c.calls += size
 		if timeBatch(size) >= batchTime/2 {
 			break
 		}
 	}
-	perCall := make([]float64, calibrationBatches)
-	for i := range perCall {
-		perCall[i] = float64(timeBatch(size).Nanoseconds()) / float64(size)
-		calls += size
+	best := time.Duration(math.MaxInt64)
+	for range calibrationBatches {
+		best = min(best, timeBatch(size))
+		c.calls += size
 	}
-	slices.Sort(perCall)
-	return perCall[len(perCall)/2], calls
+	return float64(best.Nanoseconds()) / float64(size)
 }
 
 // sink keeps the calls from being dropped.

@@ -64,9 +64,4 @@ struct sys_enter_args {
 	unsigned long args[6];
 };
 
-struct task_struct {
-	int pid;
-	int tgid;
-} __attribute__((preserve_access_index));
-
 #endif

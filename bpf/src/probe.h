@@ -11,7 +11,6 @@
 
 #include "shared.h"
 #include <bpf/bpf_helpers.h>
-#include <bpf/bpf_core_read.h>
 
 /* Set by the loader from the probe plan, before the programs are loaded. */
 const volatile u32 target_tgid = 0;
