@@ -65,7 +65,7 @@ def _calibration(loader: Path) -> Plan:
 
 
 def _tool_files(tool: str) -> dict[str, Path | bytes]:
-    """Return the files of kernel-side tool ``bcc/NAME`` or ``bpftrace/NAME``.
+    """Return the files of kernel-side tool ``bcc/NAME`` or ``bpftrace/NAME``, and what the tools of its kind share.
 
     :raises UsageError: there is no such tool.
     """
@@ -73,9 +73,10 @@ def _tool_files(tool: str) -> dict[str, Path | bytes]:
     suffix = {"bcc": ".py", "bpftrace": ".bt"}.get(kind)
     path = BPF / kind / f"{name}{suffix}"
     if suffix is None or not path.is_file():
-        known = sorted(f"{p.parent.name}/{p.stem}" for p in (*BPF.glob("bcc/*.py"), *BPF.glob("bpftrace/*.bt")))
+        scripts = (*BPF.glob("bcc/[a-z]*.py"), *BPF.glob("bpftrace/[a-z]*.bt"))
+        known = sorted(f"{script.parent.name}/{script.stem}" for script in scripts)
         raise UsageError(f"there is no kernel-side tool {tool!r}", f"there are: {', '.join(known)}")
-    return {f"tools/{kind}/{path.name}": path}
+    return {f"tools/{kind}/{file.name}": file for file in (path, *(BPF / kind).glob("_*.py"))}
 
 
 def _check_version(folder: LabFolder, go_version: str) -> None:

@@ -82,7 +82,7 @@ def tool_command(tool: str, comm: str) -> str:
     target = shlex.quote(comm[:15])
     if kind == "bcc":
         return f"python3 {script}.py {target}"
-    return f"bpftrace -q {script}.bt {target}"
+    return f"python3 tools/bpftrace/_run.py {script}.bt {target}"
 
 
 def command(workload: Workload, phase: Phase, seed: int) -> str:
