@@ -17,6 +17,9 @@ from bpf.elf import Elf, malformed_is_probe_error
 from vm.errors import ProbeError
 
 _MAGIC = 0xFFFFFFF1
+_START = _MAGIC.to_bytes(4, "little") + bytes([0, 0, 1, 8])
+"""Magic, padding, instruction size quantum and pointer size of amd64."""
+
 _HEADER = struct.Struct("<IHBB8Q")
 _FUNC = struct.Struct("<IiiIIIIIIiBBBB")
 """``_func``: entryOff, nameOff, args, deferreturn, pcsp, pcfile, pcln, npcdata, cuOffset, startLine, then the bytes
@@ -75,15 +78,8 @@ class FunctionTable:
 
     def __init__(self, elf: Elf) -> None:
         self._elf = elf
-        section = elf.section(".gopclntab", ".data.rel.ro.gopclntab")
-        if section is None:
-            raise ProbeError(
-                f"{elf.name} has no Go function table (.gopclntab)",
-                "it was packed or stripped of sections; build it again",
-            )
-        self._data = elf.contents(section)
+        self._address, self._data = _locate(elf)
         with malformed_is_probe_error(elf.name, "Go's function table"):
-            self._address = section.address
             self._read_header()
             self._text = self._find_text()
 
@@ -298,3 +294,23 @@ class FunctionTable:
         if start < 0:
             raise ValueError("a name lies before its table")
         return data[start : data.index(b"\0", start)].decode("utf-8", "replace")
+
+
+def _locate(elf: Elf) -> tuple[int, bytes]:
+    """Return linked address and bytes of the table; the bytes may go on behind its end.
+
+    :raises ProbeError: there is none.
+    """
+    section = elf.section(".gopclntab", ".data.rel.ro.gopclntab")
+    if section is not None:
+        return section.address, elf.contents(section)
+    # An external linker merges it into the read-only data of a PIE, to Go 1.25.
+    merged = elf.section(".data.rel.ro")
+    data = elf.contents(merged) if merged is not None else b""
+    at = data.find(_START)
+    if merged is None or at < 0 or data.find(_START, at + 1) >= 0:
+        raise ProbeError(
+            f"{elf.name} has no Go function table (.gopclntab)",
+            "it was packed or stripped of sections; build it again",
+        )
+    return merged.address + at, data[at:]

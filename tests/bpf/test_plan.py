@@ -100,6 +100,32 @@ def test_sets_that_share_a_hook_attach_it_once() -> None:
     assert places(plan) == places(mutex_plan(Elf("gofmt", gofmt())))
 
 
+def with_section_renamed(data: bytes, name: str, new: str) -> bytes:
+    """Return the file with one section called otherwise: its new name is put behind the table of names."""
+    elf = Elf("renamed", data)
+    section, names = elf.section(name), elf.section(".shstrtab")
+    assert section is not None
+    assert names is not None
+    headers, size = struct.unpack_from("<Q", data, 0x28)[0], struct.unpack_from("<H", data, 0x3A)[0]
+    changed = bytearray(data + new.encode() + b"\0")
+    struct.pack_into("<I", changed, headers + section.index * size, len(data) - names.offset)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("name", [".data.rel.ro.gopclntab", ".data.rel.ro"])
+def test_the_function_table_is_found_where_a_pie_has_it(name: str) -> None:
+    moved = Elf("gofmt", with_section_renamed(gofmt(), ".gopclntab", name))
+
+    assert moved.section(".gopclntab") is None
+    assert places(mutex_plan(moved)) == places(mutex_plan(Elf("gofmt", gofmt())))
+
+
+def test_a_program_without_function_table_is_refused() -> None:
+    message = refusal(Elf("gofmt", with_section_renamed(gofmt(), ".gopclntab", ".packed")))
+
+    assert message == "gofmt has no Go function table (.gopclntab)"
+
+
 # --- no plan ------------------------------------------------------------------------------------------------------
 
 
