@@ -18,7 +18,7 @@ import msgspec
 from markupsafe import Markup
 
 from reports import plots, record, text
-from reports.charts import EcdfSeries, Place
+from reports.charts import EcdfSeries, Place, Table
 from reports.schema import OUTCOMES, Equality, Metric, Outcome, Point, Record
 from vm.errors import DiskFullError, RecordError
 
@@ -138,6 +138,7 @@ def _environment() -> jinja2.Environment:
         "ecdf_plot": plots.ecdf_plot,
         "funnel_rows": plots.funnel_rows,
         "bar_rows": plots.bar_rows,
+        "numeric": numeric,
         "percentile": percentile,
         "point_of": _point_of,
         "maximum_rows": MAXIMUM_ROWS,
@@ -154,6 +155,11 @@ def _finalize(value: Any) -> Any:  # noqa: ANN401  (Jinja hands over whatever a 
 def percentile(series: EcdfSeries, share: float) -> float:
     """Return the smallest kept value that ``share`` of all are at most; ``statistics.ecdf`` keeps 50, 90 and 99%."""
     return next((x for x, p in zip(series.x, series.p, strict=True) if p >= share - 1e-12), series.x[-1])
+
+
+def numeric(table: Table, column: int) -> bool:
+    """Whether a column holds figures, which are set to the right."""
+    return column > 0 and any(isinstance(row[column], int | float) for row in table.rows)
 
 
 def _point_of(metric: Metric, point: Point) -> Metric:

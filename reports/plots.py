@@ -25,6 +25,13 @@ SCALED = ("ns", "s")
 """Units that stand beside each tick; others stand once, in the axis's title."""
 
 
+BAND = 12
+"""Intervals from which on a line has a band; fewer would claim to know what lies between."""
+
+APART = 2.4
+"""Percent of the width that numbers over marks keep from each other."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tick:
     """A position on an axis in percent from its start, and what is written there."""
@@ -99,12 +106,13 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class HeatPlot:
-    """A heat map, drawn; ``rows`` are its totals by duration, for those who cannot see it."""
+    """A heat map, drawn; ``numbers`` name its marks, ``rows`` are totals by duration, for those who cannot see it."""
 
     x: Axis
     y: Axis
     layers: tuple[Layer, ...]
     marks: tuple[Tick, ...]
+    numbers: tuple[Tick, ...]
     summary: str
     rows: tuple[tuple[str, int], ...]
 
@@ -142,8 +150,17 @@ def heat_plot(chart: HeatMap) -> HeatPlot:
         if count
     )
     inside = [mark for mark in chart.marks if x.low <= mark.x <= x.high]
-    marks = tuple(Tick(round(x.at(mark.x) * 100, 2), mark.label) for mark in inside)
-    return HeatPlot(x, y, tuple(layers), marks, summary, rows)
+    marks = tuple(sorted((Tick(round(x.at(mark.x) * 100, 2), mark.label) for mark in inside), key=lambda t: t.at))
+    return HeatPlot(x, y, tuple(layers), marks, _numbers(marks), summary, rows)
+
+
+def _numbers(marks: Sequence[Tick]) -> tuple[Tick, ...]:
+    """Return where the number of each mark is written: above it, or as far to the right as its neighbour asks."""
+    placed: list[Tick] = []
+    for number_of, mark in enumerate(marks, 1):
+        free = placed[-1].at + APART if placed else 0.0
+        placed.append(Tick(round(max(mark.at, free), 2), str(number_of)))
+    return tuple(placed)
 
 
 def linear_axis_within(low: float, high: float, unit: str) -> Axis:
@@ -221,7 +238,7 @@ def _curve(line: Line, index: int, x: Axis, y: Axis) -> Curve:
         index=index % 6,
         path=("M" + "L".join(places)) if places else "",
         dots="".join(f"M{place}h0" for place in places),
-        band=("M" + "L".join(upper + lower[::-1]) + "z") if len(ranged) > 1 else "",
+        band=("M" + "L".join(upper + lower[::-1]) + "z") if len(ranged) >= BAND else "",
         whiskers="".join(f"M{high}L{low}" for high, low in zip(upper, lower, strict=True)),
     )
 

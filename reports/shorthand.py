@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from reports.analysis import PhaseData
 from reports.charts import Cell, Column, Place, Table
 from reports.schema import Kind, Metric, Point
-from reports.statistics import Estimate
+from reports.statistics import Estimate, paired_log_ratio
 
 TIMES = frozenset({"ns", "ns/op", "µs", "ms", "s"})
 """Units of a column whose figures are times."""
@@ -45,6 +45,15 @@ def metric(
         series=series or [],
         meaning=meaning,
     )
+
+
+def ratio(top: Sequence[float], bottom: Sequence[float]) -> Estimate | None:
+    """Return ``top`` over ``bottom``, paired in their order as far as both go; None where there is no pair.
+
+    :raises ValueError: a value is not positive.
+    """
+    n = min(len(top), len(bottom))
+    return paired_log_ratio(top[:n], bottom[:n]) if n else None
 
 
 def table(

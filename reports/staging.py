@@ -168,7 +168,11 @@ def _tools(files: dict[str, Path]) -> tuple[dict[str, Any], dict[str, str]]:
         if kind != "tool":
             continue
         try:
-            tools[name] = msgspec.json.decode(_bounded(path, MAXIMUM_JSON))
+            data = _bounded(path, MAXIMUM_JSON)
+            if data.strip():
+                tools[name] = msgspec.json.decode(data)
+            else:
+                errors[name] = "it printed nothing"
         except (OutputError, OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             errors[name] = neutral(f"{path.name} is no output of a tool: {error}")
     return tools, errors

@@ -80,6 +80,8 @@ def quantity(value: float | None, unit: str, kind: str = "") -> str:
         return duration(value)
     if kind == "share" and not unit:
         return percent(value)
+    if unit == "×":
+        return f"{number(value)}×"
     return f"{number(value)}\u00a0{unit}" if unit else number(value)
 
 

@@ -110,7 +110,7 @@ def gates(lab: Lab, metrics: Sequence[Metric]) -> list[GateResult]:
 def _gate(gate: Gate, metric: Metric) -> GateResult:
     comparison = parse(gate.require)
     passed, value = None, metric.value
-    reason = f"{metric.title} is absent: {metric.absent}"
+    reason = f"there is no figure for “{metric.title}”: {metric.absent}"
     if value is not None and comparison is not None:
         passed = comparison.holds(value, value)
         reason = f"{quantity(value, metric.unit, metric.kind)}, {gate.require} is required"
@@ -202,29 +202,28 @@ def _outcome(
     criterion: Criterion, metric: Metric, failed: Sequence[GateResult], losses: Sequence[Loss], clock: Clock
 ) -> tuple[Outcome, str]:
     if metric.value is None:
-        return "not_testable", f"there is no figure for “{metric.title}”: {metric.absent}"
+        return "not_testable", f"There is no figure for “{metric.title}”: {metric.absent}"
     figure = _figure(metric, clock)
     refusal = _clock_refusal(criterion, metric, clock)
     if refusal:
-        return "not_testable", f"{figure}, but {refusal}"
+        return "not_testable", f"{figure}; {refusal}"
     if failed:
-        words = "; ".join(f"{gate.name} ({gate.reason})" for gate in failed)
-        return "undecided", f"{figure}, but a gate failed: {words}"
+        words = "; ".join(f"gate “{gate.name}” failed: {gate.reason}" for gate in failed)
+        return "undecided", f"{figure}; {words}"
     lost = _lost(metric, losses)
     if lost:
-        return "undecided", f"{figure}, but the {metric.phase or 'traced'} phase lost {lost}"
+        return "undecided", f"{figure}; the {metric.phase or 'traced'} phase lost {lost}"
     bounds = metric.interval
     low, high = (metric.value, metric.value) if bounds is None else (bounds.low, bounds.high)
     return _compare(criterion, low, high, figure)
 
 
 def _clock_refusal(criterion: Criterion, metric: Metric, clock: Clock) -> str:
-    words = _CLOCK_WORDS[clock]
     if clock not in criterion.clocks:
         allowed = " or ".join(_CLOCK_WORDS[name] for name in criterion.clocks)
-        return f"the criterion may be judged in {allowed} only, and this machine has {words}"
+        return f"it may be judged in {allowed} only, and this machine has {_CLOCK_WORDS[clock]}"
     if metric.is_timing and clock == "emulated" and not criterion.emulation:
-        return "it is a time or rate under emulation, which says nothing of real hardware"
+        return "a time or rate under emulation says nothing of real hardware"
     return ""
 
 
@@ -251,35 +250,25 @@ def _compare(criterion: Criterion, low: float, high: float, figure: str) -> tupl
             "mend the criterion in lab.toml: at most one of both may hold",
         )
     if refutes and refute is not None:
-        return "refuted", f"{figure}; {_holding(refute, low, high)} refutes the claim"
+        return "refuted", f"{figure} ({_holding(refute, low, high)} refutes)"
     if confirms and confirm is not None:
-        return "confirmed", f"{figure}; {_holding(confirm, low, high)} confirms the claim"
+        return "confirmed", f"{figure} ({_holding(confirm, low, high)} confirms)"
     needs = [f"{side.words} to {verb}" for side, verb in ((confirm, "confirm"), (refute, "refute")) if side is not None]
-    return (
-        "undecided",
-        f"{figure}, where it takes {' or '.join(needs)} the claim{' with the whole interval' if low != high else ''}",
-    )
+    return "undecided", f"{figure}; it takes {', '.join(needs)}{', all of the interval' if low != high else ''}"
 
 
 def _holding(side: Comparison, low: float, high: float) -> str:
-    return side.words if low == high else f"the whole interval is {side.words}, which"
+    return side.words if low == high else f"all of the interval is {side.words}, which"
 
 
 def _figure(metric: Metric, clock: Clock) -> str:
     bounds = interval(metric.interval, metric.unit, metric.kind)
-    mark = f", {_CLOCK_WORDS[clock]}" if metric.is_timing and clock != "kvm" else ""
+    mark = f" in {_CLOCK_WORDS[clock]}" if metric.is_timing and clock != "kvm" else ""
     shown = quantity(metric.value, metric.unit, metric.kind)
     return f"“{metric.title}” is {shown}{f' {bounds}' if bounds else ''}{mark}"
 
 
 def _sentence(outcome: Outcome, judged: Sequence[CriterionResult]) -> str:
-    """Return one sentence from the criteria that decided; ``meaning`` is the lab's own words."""
+    """Return the reasons that decided, a sentence each."""
     deciding = [result for result in judged if result.outcome == outcome] or list(judged)
-    if outcome in ("confirmed", "refuted"):
-        return "; ".join(_told(result) for result in deciding) + "."
-    return "; ".join(result.reason for result in deciding) + "."
-
-
-def _told(result: CriterionResult) -> str:
-    meaning = result.meaning.rstrip(".")
-    return result.reason if meaning == result.figure.title else f"{meaning}: {result.reason}"
+    return " ".join(f"{result.reason}." for result in deciding)

@@ -131,6 +131,16 @@ def test_each_time_of_the_machine_is_marked_as_emulated(content: str) -> None:
         assert match["rest"].lstrip().startswith(('<span class="tag">emulated<', '<span class="tag host">host<'))
 
 
+def test_no_cell_paragraph_or_item_has_a_time_without_its_mark(content: str) -> None:
+    blocks = [
+        match[2]
+        for match in re.finditer(r"<(td|th|p|li)\b[^>]*>((?:(?!<(?:td|th|p|li)\b).)*?)</\1>", content, re.DOTALL)
+    ]
+    timed = [block for block in blocks if re.search(r"\d\u00a0(?:ns|µs|ms|s|ns/op)\b", block)]
+    assert len(timed) > 40
+    assert [block for block in timed if "emulated" not in block and ">host<" not in block] == []
+
+
 def test_axes_titles_and_stacks_in_time_are_marked_too(content: str) -> None:
     mark = '<span class="tag">emulated</span>'
     assert f"wait {mark} ↑" in content

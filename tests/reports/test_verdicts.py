@@ -45,19 +45,19 @@ def judge(
 @pytest.mark.parametrize(
     ("found", "outcome", "words"),
     [
-        (metric(5), "confirmed", "“Parks” is 5; at least 4 confirms the claim."),
-        (metric(4), "confirmed", "at least 4 confirms"),
-        (metric(2), "refuted", "“Parks” is 2; at most 2 refutes the claim."),
+        (metric(5), "confirmed", "“Parks” is 5 (at least 4 confirms)."),
+        (metric(4), "confirmed", "(at least 4 confirms)"),
+        (metric(2), "refuted", "“Parks” is 2 (at most 2 refutes)."),
         (
             metric(3),
             "undecided",
-            "“Parks” is 3, where it takes at least 4 to confirm or at most 2 to refute the claim.",
+            "“Parks” is 3; it takes at least 4 to confirm, at most 2 to refute.",
         ),
-        (metric(None), "not_testable", "there is no figure for “Parks”: no probe."),
-        (metric(5, (4, 6)), "confirmed", "the whole interval is at least 4, which confirms the claim"),
-        (metric(5, (3, 6)), "undecided", "with the whole interval"),
-        (metric(1, (0, 2)), "refuted", "the whole interval is at most 2, which refutes the claim"),
-        (metric(2, (1, 3)), "undecided", "with the whole interval"),
+        (metric(None), "not_testable", "There is no figure for “Parks”: no probe."),
+        (metric(5, (4, 6)), "confirmed", "all of the interval is at least 4, which confirms"),
+        (metric(5, (3, 6)), "undecided", "at most 2 to refute, all of the interval"),
+        (metric(1, (0, 2)), "refuted", "all of the interval is at most 2, which refutes"),
+        (metric(2, (1, 3)), "undecided", "at most 2 to refute, all of the interval"),
     ],
 )
 def test_a_value_or_the_whole_of_its_interval_decides(found: Metric, outcome: Outcome, words: str) -> None:
@@ -100,7 +100,7 @@ def test_the_clock_decides_whether_a_figure_may_be_judged(
 
 def test_a_figure_that_may_not_be_judged_is_shown_and_marked() -> None:
     verdict = judge(metric(5, **TIME))
-    assert "5\u00a0ns, emulated time" in verdict.sentence
+    assert "5\u00a0ns in emulated time" in verdict.sentence
     assert verdict.criteria[0].figure.value == 5
     assert verdict.criteria[0].figure.timing
 
@@ -130,7 +130,7 @@ def test_a_gate_that_failed_leaves_its_claims_undecided(results: list[GateResult
 
 
 def test_a_failed_gate_says_what_it_required() -> None:
-    assert "nothing lost (1, == 0 is required)" in judge(metric(1), results=gate(1)).sentence
+    assert "gate “nothing lost” failed: 1, == 0 is required" in judge(metric(1), results=gate(1)).sentence
 
 
 def test_what_is_absent_stays_not_testable_though_a_gate_failed_too() -> None:
@@ -177,7 +177,7 @@ def test_the_sentence_of_several_criteria_names_those_that_decided() -> None:
     other = metric(1, name="m.y", title="Calls")
     verdict = judge([metric(5), other], criterion(), criterion(metric="m.y", meaning="It calls"))
     assert verdict.outcome == "refuted"
-    assert verdict.sentence == "It calls: “Calls” is 1; at most 2 refutes the claim."
+    assert verdict.sentence == "“Calls” is 1 (at most 2 refutes)."
     assert [result.outcome for result in verdict.criteria] == ["confirmed", "refuted"]
 
 
