@@ -9,8 +9,8 @@ from reports import charts, waits
 from reports.analysis import Analysis, PhaseData, RunData
 from reports.looks import failures, heat_map, looks, within
 from reports.schema import Metric, Point
-from reports.shorthand import metric, table
-from reports.statistics import Estimate, jain, median, paired_log_ratio, share
+from reports.shorthand import metric, ratio, table
+from reports.statistics import jain, median, share
 
 PARKS = ("park_mutex", "park_rw_reader", "park_rw_writer")
 LOCKS = {"mutex": "Mutex", "rwmutex": "RWMutex"}
@@ -65,12 +65,18 @@ def _order(run: RunData) -> Iterable[Metric]:
 
 def _costs(run: RunData) -> Iterable[Metric]:
     timed = run.phase("timed")
-    mutex, rwmutex = (_samples(timed, lock, "1", "0") for lock in LOCKS)
-    yield metric(
-        "cost.write_ratio", "Uncontended write, RWMutex against Mutex", "ratio", timed, _ratio(rwmutex, mutex),
-        "no repetition with one goroutine and no readers; ask for goroutines=1 and readers=0",
-        "one goroutine, only writes, pairs of repetitions", unit="×", timing=True,
-    )  # fmt: skip
+    write, rw_write, rw_read = (
+        timed.samples("ns_per_op", "cost", lock=lock, access=access)
+        for lock, access in (("mutex", "write"), ("rwmutex", "write"), ("rwmutex", "read"))
+    )
+    for name, title, other in (
+        ("cost.write_ratio", "Uncontended write, RWMutex against Mutex", rw_write),
+        ("cost.read_ratio", "Uncontended read of an RWMutex against a Mutex", rw_read),
+    ):
+        yield metric(
+            name, title, "ratio", timed, ratio(other, write), "the section cost did not run",
+            "one goroutine, neighbours in time as pairs", unit="×", timing=True,
+        )  # fmt: skip
     for lock, title in LOCKS.items():
         segments = timed.segments("free", lock=lock)
         chosen = _contended(segments)
@@ -117,11 +123,6 @@ def _samples(phase: PhaseData, lock: str, goroutines: str, readers: str) -> list
     return phase.samples("ns_per_op", "free", lock=lock, goroutines=goroutines, readers=readers, length=length)
 
 
-def _ratio(top: Sequence[float], bottom: Sequence[float]) -> Estimate | None:
-    n = min(len(top), len(bottom))
-    return paired_log_ratio(top[:n], bottom[:n]) if n else None
-
-
 def _article(run: RunData) -> Iterable[Metric]:
     timed, cpus = run.phase("timed"), run.provenance.cpus
     few = run.clock == "kvm" and cpus < ARTICLE_THREADS
@@ -130,7 +131,7 @@ def _article(run: RunData) -> Iterable[Metric]:
         ("article.mixed_loss", "RWMutex against Mutex, 30% writes", "70", "rwmutex", "mutex"),
     ):
         found = (
-            None if few else _ratio(*(_samples(timed, lock, str(ARTICLE_THREADS), readers) for lock in (top, bottom)))
+            None if few else ratio(*(_samples(timed, lock, str(ARTICLE_THREADS), readers) for lock in (top, bottom)))
         )
         lacking = f"no repetition with 16 goroutines and {readers}% readers"
         if few:
@@ -163,30 +164,29 @@ def _futex(run: RunData) -> Iterable[Metric]:
 def _collector(run: RunData) -> Iterable[Metric]:
     """Pairs of segments that differ in whether the collector may run (claim 2.4-e)."""
     traced, profiled = run.phase("traced"), run.phase("profiled")
-    counted = [] if traced.trace is None else _pairs(traced, lambda s: traced.counters(s).get("slow", 0))
+    counted = ([], []) if traced.trace is None else _pairs(traced, lambda s: traced.counters(s).get("slow", 0))
     yield metric(
         "gc.contention_ratio", "Slow-path acquisitions with the collector on, against off", "ratio", traced,
-        _paired(counted), "no pair of segments was traced",
+        ratio(*counted), "no pair of segments was traced",
         "entries into lockSlow per 1 000 acquisitions, half an entry added to each side", unit="×", exact=True,
     )  # fmt: skip
     profile = _pairs(profiled, lambda s: s.counts.get("profile_contentions", 0))
     yield metric(
-        "gc.profile_ratio", "The same by Go's mutex profile", "estimate", profiled, _paired(profile),
+        "gc.profile_ratio", "The same by Go's mutex profile", "estimate", profiled, ratio(*profile),
         "no pair of segments was profiled", "contentions that the profile counted per 1 000 acquisitions", unit="×",
     )  # fmt: skip
-    collections = [segment.counts["collections"] for segment in traced.segments("gc", collector="on")]
-    yield metric(
-        "gc.collections_min", "Collections in each half that allows them, at least", "count", traced,
-        float(min(collections)) if collections else None, "the section gc did not run",
-        "collections during the segment", exact=True,
-    )  # fmt: skip
+    for name, title, collector, choose in (
+        ("gc.collections_min", "Collections in each half that allows them, at least", "on", min),
+        ("gc.collections_off", "Collections in each half without, at most", "off", max),
+    ):
+        collections = [segment.counts["collections"] for segment in traced.segments("gc", collector=collector)]
+        found = float(choose(collections)) if collections else None
+        meaning = "collections that ended during the segment"
+        yield metric(name, title, "count", traced, found, "the section gc did not run", meaning, exact=True)
 
 
-Pair = tuple[float, float]
-
-
-def _pairs(phase: PhaseData, events: Callable[[Segment], int]) -> list[Pair]:
-    """Return (on, off) of events per 1 000 acquisitions, by pair.
+def _pairs(phase: PhaseData, events: Callable[[Segment], int]) -> tuple[list[float], list[float]]:
+    """Return events per 1 000 acquisitions with the collector on and off, pair by pair.
 
     Half an event is added to each count, so that a pair with none on one side keeps its weight (Haldane 1956).
     """
@@ -196,11 +196,8 @@ def _pairs(phase: PhaseData, events: Callable[[Segment], int]) -> list[Pair]:
         if attempts:
             rate = 1000 * (events(segment) + 0.5) / attempts
             found.setdefault(segment.parameters["pair"], {})[segment.parameters["collector"]] = rate
-    return [(pair["on"], pair["off"]) for pair in found.values() if len(pair) == 2]
-
-
-def _paired(pairs: Sequence[Pair]) -> Estimate | None:
-    return paired_log_ratio([on for on, _ in pairs], [off for _, off in pairs]) if pairs else None
+    whole = [pair for pair in found.values() if len(pair) == 2]
+    return [pair["on"] for pair in whole], [pair["off"] for pair in whole]
 
 
 def _locks(phase: PhaseData) -> list[tuple[int, int]]:

@@ -15,9 +15,9 @@ const (
 	gcGoroutines = 4
 	gcLength     = 20        // steps inside the lock
 	gcOutside    = 500       // steps between two acquisitions: a lock that is seldom wanted twice at once
-	gcObject     = 256       // bytes allocated inside the lock
-	gcBallast    = 1 << 17   // live objects, 8 MiB, so that a collection has something to mark
-	gcPercent    = 25        // with about 8 MiB live: a collection each 2 to 4 MiB, many in each half of a pair
+	gcObject     = 512       // bytes allocated inside the lock
+	gcBallast    = 1 << 14   // live objects, 1 MiB, so that a collection has something to mark
+	gcPercent    = 25        // with about 1 MiB live: a collection each few hundred KiB, many in each half of a pair
 	gcLimit      = 512 << 20 // with the collector off the heap only grows; the machine has 1 GiB
 )
 

@@ -1,5 +1,5 @@
 // Command mutex is the workload of the lab of section 2.4: sync.Mutex against sync.RWMutex, with exact numbers of waiters
-// (forced, order), with free contention (free, starve), beside the garbage collector (gc), and for tools that look from
+// (forced, order), alone (cost), with free contention (free, starve), beside the garbage collector (gc), and for tools that look from
 // the kernel's side (kernel).
 package main
 
@@ -13,6 +13,7 @@ type options struct {
 	*labkit.Options
 	sizes       *[]int
 	rounds      *int
+	costRounds  *int
 	readers     *[]int
 	goroutines  *[]int
 	lengths     *[]int
@@ -26,19 +27,20 @@ type options struct {
 
 // declare lists the options with the ranges that lab.toml repeats; a test compares the two.
 func declare() *options {
-	o := labkit.NewOptions("forced", "order", "free", "starve", "gc", "kernel")
+	o := labkit.NewOptions("forced", "order", "cost", "free", "starve", "gc", "kernel")
 	return &options{
 		Options:     o,
 		sizes:       o.Ints("sizes", "4,16,64", 1, 1024),
 		rounds:      o.Int("rounds", 10, 1, 1000),
+		costRounds:  o.Int("costs", 200, 6, 1000),
 		readers:     o.Ints("readers", "0,50,70,90,100", 0, 100),
 		goroutines:  o.Ints("goroutines", "1,4,16", 1, 256),
 		lengths:     o.Ints("lengths", "20", 0, 100000),
-		rep:         o.Seconds("rep", 0.04, 0.001, 60),
+		rep:         o.Seconds("rep", 0.03, 0.001, 60),
 		repetitions: o.Int("repetitions", 6, 1, 1000),
 		starve:      o.Seconds("starve", 0.4, 0.01, 600),
 		pairs:       o.Int("pairs", 10, 1, 100),
-		gc:          o.Seconds("gc", 0.1, 0.01, 60),
+		gc:          o.Seconds("gc", 0.1, 0.01, 2),
 		kernel:      o.Seconds("kernel", 1, 0.01, 600),
 	}
 }
@@ -53,7 +55,7 @@ func (o *options) run(r *labkit.Run) error {
 		name string
 		run  func(*labkit.Run) error
 	}{
-		{"forced", o.forced}, {"order", o.order}, {"free", o.free}, {"starve", o.starving}, {"gc", o.collected}, {"kernel", o.watched},
+		{"forced", o.forced}, {"order", o.order}, {"cost", o.costs}, {"free", o.free}, {"starve", o.starving}, {"gc", o.collected}, {"kernel", o.watched},
 	}
 	for _, section := range sections {
 		if !o.Has(section.name) {

@@ -173,3 +173,16 @@ func TestKernelSectionNamesItsLocks(t *testing.T) {
 		t.Errorf("%d goroutines waited, want %d", forced, 3*kernelWaiters)
 	}
 }
+
+func TestUncontendedCostsAreTakenInTurn(t *testing.T) {
+	d := execute(t, "--sections=cost", "--costs=6")
+
+	if len(d.Segments) != 3 {
+		t.Fatalf("%d kinds, want 3", len(d.Segments))
+	}
+	for _, s := range d.Segments {
+		if len(s.Samples["ns_per_op"]) != 6 || s.Counts["attempts"] < 6*costBatch {
+			t.Errorf("%v: %d samples, %d attempts", s.Parameters, len(s.Samples["ns_per_op"]), s.Counts["attempts"])
+		}
+	}
+}
