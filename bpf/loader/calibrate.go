@@ -50,9 +50,14 @@ func calibrate(object *ebpf.CollectionSpec, p *plan) (*cost, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer programs.Close()
 	c := &calibration{path: self, plan: p, programs: programs}
-	defer func() { c.attached.Close() }()
+	// Detaching takes a grace period that nobody needs to wait for: nothing but this function runs what is probed.
+	defer func() {
+		go func() {
+			c.attached.Close()
+			programs.Close()
+		}()
+	}()
 	before := c.timeCalls()
 	result := &cost{BareNs: before}
 	for _, point := range []struct {

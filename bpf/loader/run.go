@@ -236,10 +236,7 @@ func (s *session) collect(target *target, programs *loaded, drain *drain) error 
 		t.Unfinished, err = entries(programs.Maps["parked"])
 	}
 	failed[7] = err
-	t.Losses["missed"] = 0
-	for _, stats := range t.Programs {
-		t.Losses["missed"] += stats.Missed
-	}
+	t.countMissed()
 	return errors.Join(failed[:]...)
 }
 

@@ -22,18 +22,37 @@ type trace struct {
 	Threads    int                          `json:"threads"`
 	Counters   map[string]map[string]uint64 `json:"counters"`
 	Losses     map[string]uint64            `json:"losses"`
-	Unfinished int                          `json:"unfinished"` // parks on a lock that nothing ended
-	Hits       map[string]uint64            `json:"hits"`
-	Programs   map[string]programStats      `json:"programs"`
-	Cost       *cost                        `json:"cost"`
-	SelfTest   selfTest                     `json:"self_test"`
-	Stacks     [][]uint64                   `json:"stacks"`
-	Events     int                          `json:"events"`
+	// Runs of programs on kernel events that the kernel left out; of any process, so not known to be the target's.
+	MissedKernelEvents uint64                  `json:"missed_kernel_events"`
+	Unfinished         int                     `json:"unfinished"` // parks on a lock that nothing ended
+	Hits               map[string]uint64       `json:"hits"`
+	Programs           map[string]programStats `json:"programs"`
+	Cost               *cost                   `json:"cost"`
+	SelfTest           selfTest                `json:"self_test"`
+	Stacks             [][]uint64              `json:"stacks"`
+	Events             int                     `json:"events"`
 
 	LoadSeconds      float64 `json:"load_seconds"`
 	AttachSeconds    float64 `json:"attach_seconds"`
 	CalibrateSeconds float64 `json:"calibrate_seconds"`
 	TargetSeconds    float64 `json:"target_seconds"` // from letting the target go to its end
+}
+
+// countMissed adds up the runs that the kernel left out because another program held the CPU (known from 5.12). Those of
+// uprobes are losses: nothing but the target runs the probed binary while it is traced.
+func (t *trace) countMissed() {
+	t.Losses["missed"] = 0
+	kernel := map[string]bool{}
+	for _, program := range kernelEvents {
+		kernel[program] = true
+	}
+	for program, stats := range t.Programs {
+		if kernel[program] {
+			t.MissedKernelEvents += stats.Missed
+		} else {
+			t.Losses["missed"] += stats.Missed
+		}
+	}
 }
 
 type selfTest struct {

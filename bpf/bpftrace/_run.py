@@ -1,0 +1,162 @@
+"""Run one of the bpftrace scripts beside this file until SIGINT, and print what its maps hold as one JSON document.
+
+    python3 _run.py SCRIPT.bt NAME
+
+bpftrace's own JSON is a line per map; and what it says before attaching is no sign that it has attached. So the scripts
+print ``ready`` at their first hit, this program makes such hits (a write to a pipe takes the kernel's mutex, a futex
+call is one), and says READY on stderr when it has seen the word.
+
+Runs in the machine, with its own python3. The document has the same keys as that of the BCC tools: ``hits``, ``total``,
+``addresses``, ``processes``; ``error`` with bpftrace's words where nothing could be attached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+TOP = 20
+"""Stacks that are printed, most frequent first."""
+
+SYS_FUTEX = 202
+FUTEX_WAKE = 1
+NUDGE_SECONDS = 0.05
+KINDS = {0: "wait", 9: "wait", 1: "wake", 10: "wake"}
+"""Futex commands (FUTEX_WAIT, WAIT_BITSET, WAKE, WAKE_BITSET) that the document names."""
+
+EXPECTED = ("map_lookup_elem",)
+"""Helpers whose failure loses nothing: a thread that is not waiting has no entry."""
+
+Table = dict[str, int]
+Bucket = dict[str, int]
+
+
+def nudge(stop: threading.Event) -> None:
+    """Cause hits until the script has seen one."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    word = ctypes.c_uint32(0)
+    reader, writer = os.pipe()
+    while not stop.wait(NUDGE_SECONDS):
+        os.write(writer, b".")
+        os.read(reader, 1)
+        libc.syscall(SYS_FUTEX, ctypes.byref(word), FUTEX_WAKE, 1, None, None, 0)
+    os.close(reader)
+    os.close(writer)
+
+
+def document(tool: str, target: str, maps: dict[str, Any], failed: int) -> dict[str, Any]:
+    """Return what the maps of a script say, in the shape that the BCC tools have.
+
+    :param maps: by name with its ``@``; bpftrace leaves out a map that was never written to.
+    :param failed: calls of helpers, such as updates of a map, that bpftrace reported as failed.
+    """
+    result: dict[str, Any] = {
+        "schema": 1,
+        "tool": f"bpftrace/{tool}",
+        "target": target,
+        "total": maps.get("@total", 0),
+        "hits": maps.get("@hits", 0),
+        # bpftrace prints 64-bit keys as signed numbers.
+        "addresses": {hex(int(key) & (2**64 - 1)): count for key, count in maps.get("@addresses", {}).items()},
+        "processes": maps.get("@processes", {}),
+        "losses": {"helper": failed},
+    }
+    if tool == "futex":
+        result |= {"operations": operations(maps.get("@operations", {})), "heat": heat(maps.get("@heat", {}))}
+    else:
+        result["stacks"] = stacks(maps.get("@stacks", {}))
+    return result
+
+
+def operations(table: Table) -> Table:
+    """Return calls by kind."""
+    named = dict.fromkeys(("wait", "wake", "other"), 0)
+    for command, count in table.items():
+        named[KINDS.get(int(command), "other")] += count
+    return named
+
+
+def heat(table: dict[str, list[Bucket]]) -> list[list[int]]:
+    """Return the waits as rows of 100 ms since the first, power of two of nanoseconds, number."""
+    first = min(map(int, table), default=0)
+    return [
+        [slot - first, max(bucket["min"], 1).bit_length() - 1, bucket["count"]]
+        for slot in sorted(map(int, table))
+        for bucket in table[str(slot)]
+        if bucket["count"]
+    ]
+
+
+def stacks(table: Table) -> list[dict[str, Any]]:
+    """Return the most frequent stacks: kernel frames, then the user's, one a line in bpftrace's own key."""
+    top = sorted(table.items(), key=lambda item: -item[1])[:TOP]
+    return [
+        {"count": count, "frames": [line.strip(" ,") for line in key.split("\n") if line.strip(" ,")]}
+        for key, count in top
+    ]
+
+
+def read(child: subprocess.Popen[str], stop: threading.Event) -> tuple[dict[str, Any], int]:
+    """Collect the maps and the failures of helpers that bpftrace prints; say READY at the script's word."""
+    maps: dict[str, Any] = {}
+    failed = 0
+    assert child.stdout is not None  # noqa: S101 - asked for below
+    for line in child.stdout:
+        if not line.strip():
+            continue  # one is printed at the end
+        said = json.loads(line)
+        if said["type"] == "printf" and said["data"].strip() == "ready" and not stop.is_set():
+            stop.set()
+            print("READY", file=sys.stderr, flush=True)
+        elif said["type"] in ("map", "hist"):
+            maps |= said["data"]
+        elif said["type"] == "helper_error" and said["helper"] not in EXPECTED:
+            failed += 1
+    return maps, failed
+
+
+def main() -> int:
+    """Run the script; return the exit status."""
+    if len(sys.argv) != 3:
+        print("usage: _run.py SCRIPT.bt NAME", file=sys.stderr)
+        return 2
+    script, target = Path(sys.argv[1]), sys.argv[2]
+    stop = threading.Event()
+    with tempfile.TemporaryFile("w+") as words:
+        command = ["bpftrace", "-q", "-k", "-f", "json", "-B", "line", str(script), target]
+        # A session of its own: SIGINT reaches it once, from here.
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, text=True, start_new_session=True)
+
+        def end(*_: object) -> None:
+            with contextlib.suppress(ProcessLookupError):
+                child.send_signal(signal.SIGINT)
+
+        signal.signal(signal.SIGINT, end)
+        signal.signal(signal.SIGTERM, end)
+        threading.Thread(target=nudge, args=(stop,), daemon=True).start()
+        maps, failures = read(child, stop)
+        status = child.wait()
+        ready = stop.is_set()
+        stop.set()
+        words.seek(0)
+        said = words.read()
+    if not ready:
+        failed = {"schema": 1, "tool": f"bpftrace/{script.stem}", "target": target}
+        print(json.dumps(failed | {"error": said.strip() or f"bpftrace ended with status {status}"}))
+        return 1
+    sys.stderr.write(said)
+    print(json.dumps(document(script.stem, target, maps, failures)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
