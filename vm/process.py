@@ -71,7 +71,7 @@ def run(
     command: Sequence[str | Path],
     *,
     environment: Mapping[str, str] | None = None,
-    feed: Callable[[IO[bytes]], None] | None = None,
+    feed: Callable[[IO[bytes]], object] | None = None,
     output: Path | None = None,
     cwd: Path | None = None,
 ) -> bytes:
