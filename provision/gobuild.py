@@ -186,8 +186,9 @@ def _environment(toolchain: Toolchain, layout: Layout, temporary: Path) -> dict[
         "GOARCH": "amd64",
         "GOAMD64": "v1",
         "CGO_ENABLED": "0",
-        "GOCACHE": str(layout.cache / "go" / "build"),
-        "GOMODCACHE": str(layout.cache / "go" / "modules"),
-        "GOPATH": str(layout.cache / "go" / "path"),
+        # The same caches as the loader's (bpf/build.py): Go keys them by content and toolchain.
+        "GOCACHE": str(layout.toolchains / "build"),
+        "GOMODCACHE": str(layout.toolchains / "modules"),
+        "GOPATH": str(layout.toolchains / "path"),
         "TMPDIR": str(temporary),
     }

@@ -33,12 +33,12 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    """Builds of their own; the compiler's cache is shared, since it is Go's and keyed by content."""
+    """Builds of their own; toolchains and the compiler's cache are shared, since they are keyed by content."""
     cache = tmp_path / "cache"
     cache.mkdir()
-    shared = Layout.from_environment().cache / "go"
+    shared = Layout.from_environment().toolchains
     shared.mkdir(parents=True, exist_ok=True)
-    (cache / "go").symlink_to(shared)
+    (cache / "toolchains").symlink_to(shared)
     return Layout(cache=cache, state=tmp_path / "state", runs=tmp_path / "runs")
 
 
@@ -147,7 +147,7 @@ def test_the_same_source_elsewhere_gives_the_same_bytes(folder: Path, layout: La
     folder.parent.rename(moved)
     other = Layout(cache=tmp_path / "other", state=layout.state, runs=layout.runs)
     other.cache.mkdir()
-    (other.cache / "go").symlink_to(layout.cache / "go")
+    (other.cache / "toolchains").symlink_to(layout.toolchains)
 
     assert gobuild.build(moved / "hello", toolchain(), other).read_bytes() == program.read_bytes()
 
