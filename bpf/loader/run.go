@@ -141,18 +141,20 @@ func (s *session) observe(target *target, interrupted <-chan os.Signal) (ended, 
 		return nil, err
 	}
 	defer programs.Close()
-	defer attached.Close()
 	drain, err := startDrain(programs.Maps["events"], events)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, attached.Close())
 	}
 	ended, failed = s.watch(target, interrupted)
-	failed = errors.Join(failed, attached.Close(), drain.finish())
-	if failed != nil {
-		return nil, failed
+	// The target is gone, so nothing is counted any more: reading need not wait until all is detached.
+	detached := make(chan error, 1)
+	go func() { detached <- attached.Close() }()
+	failed = errors.Join(failed, drain.finish())
+	if failed == nil {
+		failed = s.collect(target, programs, drain)
 	}
-	if err := s.collect(target, programs, drain); err != nil {
-		return nil, err
+	if failed = errors.Join(failed, <-detached); failed != nil {
+		return nil, failed
 	}
 	return ended, events.commit()
 }
