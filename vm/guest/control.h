@@ -5,6 +5,8 @@
  *     guest:  READY <uname -r>
  *     host:   resume <CLOCK_REALTIME in ns> <64 hexadecimal digits of entropy>
  *     guest:  OK
+ *     host:   settle
+ *     guest:  OK                    (no SSH connection is left, disks are written)
  *     host:   poweroff
  *
  * A saved machine has the clock and the random state of the moment it was saved. "resume" sets the one and renews the
@@ -23,6 +25,7 @@ enum { TCGETS = 0x5401, TCSETS = 0x5402, RNDADDENTROPY = 0x40085203, RNDRESEEDCR
 enum { ECHO_OR_CANONICAL_OR_SIGNALS = 010 | 02 | 01, TERMIOS_SIZE = 36 };
 
 static int control_fd;
+static char buffer[65536];
 
 static void power_off(void);
 
@@ -42,7 +45,45 @@ static int hexadecimal(char c) {
         return c - '0';
     if (c >= 'a' && c <= 'f')
         return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
     return -1;
+}
+
+enum { TCP_LISTEN = 0x0a, TCP_TIME_WAIT = 0x06, ANY_BUT_LISTEN = -1, SETTLE_TRIES = 2000 };
+
+/*
+ * How many sockets of local port 22 (0016) are in a state. A line of /proc/net/tcp (net/ipv4/tcp_ipv4.c,
+ * get_tcp4_sock): "   0: 00000000:0016 00000000:0000 0A ..." - number, local and remote address with port, state, all
+ * in hexadecimal.
+ */
+static int ssh_sockets(int wanted) {
+    const char *line = buffer;
+    int count = 0;
+    if (read_file("/proc/net/tcp", buffer, sizeof buffer) < 0)
+        return -1;
+    while ((line = find(line, ":0016 "))) {
+        const char *state = find(line + 6, " ");
+        int is;
+        if (!state)
+            break;
+        is = hexadecimal(state[1]) << 4 | hexadecimal(state[2]);
+        count += wanted == ANY_BUT_LISTEN ? is != TCP_LISTEN && is != TCP_TIME_WAIT : is == wanted;
+        line = state;
+    }
+    return count;
+}
+
+/* Waits until sshd has no connection, then writes all disks: the moment to save the machine's state. */
+static long settle(void) {
+    for (int tries = 0; ssh_sockets(ANY_BUT_LISTEN) > 0; tries++) {
+        if (tries == SETTLE_TRIES)
+            return -110; /* ETIMEDOUT */
+        sleep_milliseconds(5);
+    }
+    sleep_milliseconds(50); /* the session's last process ends after its socket */
+    CALL0(SYS_SYNC);
+    return 0;
 }
 
 /*
@@ -115,14 +156,13 @@ static long resume(const char *line, int old_random) {
 
 static void answer(const char *line, int old_random) {
     char digits[20];
-    long error;
+    long error = -22; /* EINVAL */
     if (starts_with(line, "poweroff"))
         power_off();
-    if (!starts_with(line, "resume ")) {
-        print(control_fd, "ERROR unknown request\n");
-        return;
-    }
-    error = resume(line + 7, old_random);
+    if (starts_with(line, "settle"))
+        error = settle();
+    if (starts_with(line, "resume "))
+        error = resume(line + 7, old_random);
     if (error >= 0) {
         print(control_fd, "OK\n");
         return;

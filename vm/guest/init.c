@@ -23,9 +23,7 @@
 
 enum { MS_RDONLY = 1, MS_NOSUID = 2, MS_NODEV = 4, MS_NOEXEC = 8, MS_NOATIME = 1024, MS_BIND = 4096, MS_MOVE = 8192 };
 enum { AF_INET = 2, SOCK_DGRAM = 2, SIOCSIFFLAGS = 0x8914, SIOCSIFADDR = 0x8916, SIOCSIFNETMASK = 0x891c };
-enum { IFF_UP = 1, IFF_RUNNING = 0x40, WNOHANG = 1 };
-
-static char buffer[65536];
+enum { IFF_UP = 1, IFF_RUNNING = 0x40, WNOHANG = 1, RLIMIT_NOFILE = 7, RLIMIT_MEMLOCK = 8 };
 
 static void power_off(void) {
     CALL0(SYS_SYNC);
@@ -136,6 +134,21 @@ static void enter_base_image(void) {
     CALL1(SYS_CHDIR, "/");
 }
 
+/* What udev or a distribution's init would add to devtmpfs. */
+static void link_devices(void) {
+    CALL2(SYS_SYMLINK, "/proc/self/fd", "/dev/fd");
+    CALL2(SYS_SYMLINK, "/proc/self/fd/0", "/dev/stdin");
+    CALL2(SYS_SYMLINK, "/proc/self/fd/1", "/dev/stdout");
+    CALL2(SYS_SYMLINK, "/proc/self/fd/2", "/dev/stderr");
+}
+
+/* Before 5.11 the memory of BPF maps counts as locked memory, of which the default allows 64 KiB. */
+static void set_limits(void) {
+    u64 unlimited[2] = {~0UL, ~0UL}, files[2] = {1 << 16, 1 << 20};
+    CALL2(SYS_SETRLIMIT, RLIMIT_MEMLOCK, unlimited);
+    CALL2(SYS_SETRLIMIT, RLIMIT_NOFILE, files);
+}
+
 static void mount_kernel_file_systems(void) {
     long safe = MS_NOSUID | MS_NODEV | MS_NOEXEC;
     mount("sysfs", "/sys", "sysfs", safe, 0);
@@ -231,19 +244,8 @@ static long start_sshd(void) {
     return child;
 }
 
-/* sshd listens when /proc/net/tcp has port 22 (0016) in state LISTEN (0A); asking it by connecting would leave
- * a session's traces in the saved state. */
-static int sshd_listens(void) {
-    const char *line = buffer;
-    if (read_file("/proc/net/tcp", buffer, sizeof buffer) < 0)
-        return 0;
-    while ((line = find(line, ":0016 00000000:0000 "))) {
-        line += 20;
-        if (starts_with(line, "0A"))
-            return 1;
-    }
-    return 0;
-}
+/* Asking by connecting would leave a session's traces in the saved state. */
+static int sshd_listens(void) { return ssh_sockets(TCP_LISTEN) > 0; }
 
 static void initramfs(void) {
     CALL5(SYS_MOUNT, "devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=755");
@@ -286,6 +288,8 @@ __attribute__((used)) static void start(long *stack) {
         CALL1(SYS_EXIT, 0);
     initramfs();
     mount_kernel_file_systems();
+    link_devices();
+    set_limits();
     set_sysctls();
     set_network();
     CALL2(SYS_MKDIR, "/run/sshd", 0755);

@@ -3,7 +3,8 @@
  * What a freestanding program needs of x86-64 Linux: system calls and a few string functions.
  *
  * There is no C library: the program must be a few kilobytes, static, and the same bytes wherever it is built. Numbers
- * and layouts are the kernel's user interface (include/uapi, arch/x86/entry/syscalls/syscall_64.tbl), which never changes.
+ * and layouts are the kernel's user interface (include/uapi, arch/x86/entry/syscalls/syscall_64.tbl), which never
+ * changes.
  */
 #ifndef KMLAB_SYS_H
 #define KMLAB_SYS_H
@@ -30,8 +31,10 @@ enum syscall_number {
     SYS_CHDIR = 80,
     SYS_MKDIR = 83,
     SYS_UNLINK = 87,
+    SYS_SYMLINK = 88,
     SYS_CHMOD = 90,
     SYS_SETSID = 112,
+    SYS_SETRLIMIT = 160,
     SYS_CHROOT = 161,
     SYS_SYNC = 162,
     SYS_MOUNT = 165,

@@ -64,15 +64,24 @@ class Control:
 
         :raises MachineError: the guest could not. :raises HangError: it did not answer before the deadline.
         """
-        # What came before the state was saved would be taken for the answer.
-        line = f"resume {time.time_ns()} {secrets.token_hex(ENTROPY_BYTES)}\n"
-        self._send(line.encode())
+        line = f"resume {time.time_ns()} {secrets.token_hex(ENTROPY_BYTES)}"
+        self._ask(line, deadline, "setting the restored machine's clock and random state")
+
+    def settle(self, deadline: Deadline) -> None:
+        """Wait until no SSH connection is left in the machine and its disks are written.
+
+        :raises MachineError: a connection stays. :raises HangError: it did not answer before the deadline.
+        """
+        self._ask("settle", deadline, "waiting for the machine to settle")
+
+    def _ask(self, request: str, deadline: Deadline, doing: str) -> None:
+        self._send(f"{request}\n".encode())
         while True:
-            answer = self._line(deadline, "setting the restored machine's clock and random state")
+            answer = self._line(deadline, doing)
             if answer == "OK":
                 return
             if answer.startswith("ERROR"):
-                raise MachineError(f"the restored machine could not set its clock and random state: {answer}")
+                raise MachineError(f"{doing}: the guest answered {answer}")
 
     def _send(self, data: bytes) -> None:
         try:

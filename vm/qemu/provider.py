@@ -22,7 +22,8 @@ from vm.paths import Layout
 from vm.qemu import accel
 from vm.qemu.command import MACHINE_TYPE, Hardware, kernel_command_line
 from vm.qemu.console import last_words, panic
-from vm.qemu.launch import CONSOLE, OVERLAY, QMP, Launch, make_overlay, take_identity, write_identity
+from vm.qemu.control import Control
+from vm.qemu.launch import CONSOLE, CONTROL, OVERLAY, QMP, Launch, make_overlay, take_identity, write_identity
 from vm.qemu.parts import Parts, qemu_version
 from vm.qemu.process import died, end, short_path
 from vm.qemu.qmp import Qmp
@@ -47,6 +48,10 @@ Say = Callable[[str], None]
 
 
 def _say_nothing(_: str) -> None:
+    return
+
+
+def _leave_cold(_: QemuMachine, __: Deadline) -> None:
     return
 
 
@@ -228,14 +233,23 @@ class QemuProvider:
 
     :param parts: gives the artefacts of a kernel, building what is missing.
     :param say: is told what takes long or was found broken.
+    :param warm_up: uses a machine that is about to be saved, by logging in, say: what it touches is in memory when the
+        state is restored, and is not read from disk then. It must leave no connection.
     """
 
-    def __init__(self, layout: Layout, parts: Callable[[Kernel], Parts], say: Say = _say_nothing) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        parts: Callable[[Kernel], Parts],
+        say: Say = _say_nothing,
+        warm_up: Callable[[QemuMachine, Deadline], None] = _leave_cold,
+    ) -> None:
         self.layout = layout
         self.registry = Registry(layout)
         self.warm = WarmStore(layout.warm)
         self._parts = parts
         self._say = say
+        self._warm_up = warm_up
 
     def start(self, request: MachineRequest, deadline: Deadline) -> QemuMachine:
         """Start a machine; see :meth:`vm.machine.Provider.start`."""
@@ -324,6 +338,9 @@ class QemuProvider:
         with self._create(request, parts, hardware) as machine:
             write_identity(machine.folder, parts, make_identity(_hostname(parts.kernel)))
             machine.start_cold(deadline)
+            self._warm_up(machine, deadline)
+            with Control(machine.folder, CONTROL, machine.check) as control:
+                control.settle(deadline)
             with short_path(machine.folder, QMP) as path, Qmp(path, deadline) as qmp:
                 qmp.save(str(folder / RAM), deadline)
                 qmp.execute("quit", deadline)
