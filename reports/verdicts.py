@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from go_labs.spec import Claim, Clock, Criterion, Gate, Lab
 from reports.metrics import EVENT_ONLY_LOSSES
 from reports.schema import CriterionResult, Figure, GateResult, Loss, Metric, Outcome, Verdict
-from reports.text import interval, number, quantity
+from reports.text import interval, quantity
 from vm.errors import ConfigError
 
 _COMPARISON = re.compile(r"\s*(<=|>=|==|!=|<|>)\s*(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*")
@@ -63,10 +63,9 @@ class Comparison:
             return high < self.limit or low > self.limit
         return compare(low, self.limit) and compare(high, self.limit)
 
-    @property
-    def words(self) -> str:
-        """The comparison as one says it."""
-        return f"{_OPERATOR_WORDS[self.sign]} {number(self.limit)}"
+    def words(self, metric: Metric) -> str:
+        """Return the comparison as one says it of ``metric``, in its unit."""
+        return f"{_OPERATOR_WORDS[self.sign]} {quantity(self.limit, metric.unit, metric.kind)}"
 
 
 def parse(text: str) -> Comparison | None:
@@ -213,15 +212,14 @@ def _outcome(
     lost = _lost(metric, losses)
     if lost:
         return "undecided", f"{figure}; the {metric.phase or 'traced'} phase lost {lost}"
-    bounds = metric.interval
-    low, high = (metric.value, metric.value) if bounds is None else (bounds.low, bounds.high)
-    return _compare(criterion, low, high, figure)
+    return _compare(criterion, metric, metric.value, figure)
 
 
 def _clock_refusal(criterion: Criterion, metric: Metric, clock: Clock) -> str:
     if clock not in criterion.clocks:
         allowed = " or ".join(_CLOCK_WORDS[name] for name in criterion.clocks)
-        return f"it may be judged in {allowed} only, and this machine has {_CLOCK_WORDS[clock]}"
+        here = "" if metric.is_timing else f", and this machine has {_CLOCK_WORDS[clock]}"
+        return f"it may be judged in {allowed} only{here}"
     if metric.is_timing and clock == "emulated" and not criterion.emulation:
         return "a time or rate under emulation says nothing of real hardware"
     return ""
@@ -240,7 +238,10 @@ def _lost(metric: Metric, losses: Sequence[Loss]) -> str:
     return ", ".join(f"{loss.count} records ({loss.name})" for loss in touching)
 
 
-def _compare(criterion: Criterion, low: float, high: float, figure: str) -> tuple[Outcome, str]:
+def _compare(criterion: Criterion, metric: Metric, value: float, figure: str) -> tuple[Outcome, str]:
+    bounds = metric.interval
+    low, high = (value, value) if bounds is None else (bounds.low, bounds.high)
+    ranged = low != high
     confirm, refute = parse(criterion.confirm), parse(criterion.refute)
     confirms = confirm is not None and confirm.holds(low, high)
     refutes = refute is not None and refute.holds(low, high)
@@ -250,15 +251,17 @@ def _compare(criterion: Criterion, low: float, high: float, figure: str) -> tupl
             "mend the criterion in lab.toml: at most one of both may hold",
         )
     if refutes and refute is not None:
-        return "refuted", f"{figure} ({_holding(refute, low, high)} refutes)"
+        return "refuted", f"{figure} ({_holding(refute, metric, ranged=ranged)} refutes)"
     if confirms and confirm is not None:
-        return "confirmed", f"{figure} ({_holding(confirm, low, high)} confirms)"
-    needs = [f"{side.words} to {verb}" for side, verb in ((confirm, "confirm"), (refute, "refute")) if side is not None]
-    return "undecided", f"{figure}; it takes {', '.join(needs)}{', all of the interval' if low != high else ''}"
+        return "confirmed", f"{figure} ({_holding(confirm, metric, ranged=ranged)} confirms)"
+    sides = ((confirm, "confirm"), (refute, "refute"))
+    needs = ", ".join(f"{side.words(metric)} to {verb}" for side, verb in sides if side is not None)
+    return "undecided", f"{figure}; it takes {needs}{', all of the interval' if ranged else ''}"
 
 
-def _holding(side: Comparison, low: float, high: float) -> str:
-    return side.words if low == high else f"all of the interval is {side.words}, which"
+def _holding(side: Comparison, metric: Metric, *, ranged: bool) -> str:
+    words = side.words(metric)
+    return f"all of the interval is {words}, which" if ranged else words
 
 
 def _figure(metric: Metric, clock: Clock) -> str:
