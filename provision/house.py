@@ -128,6 +128,8 @@ class House:
 
         :raises UsageError: neither is given, or a name is not known or given twice.
         """
+        if machine:
+            self.choose("", machine)
         if not text and machine:
             return [self.provider().get(machine).facts().kernel]
         if not text:
@@ -199,7 +201,7 @@ class House:
 
     def provider(self) -> QemuProvider:
         """Return what starts machines."""
-        return QemuProvider(self.layout, lambda kernel: self.images(kernel).parts, self.say)
+        return QemuProvider(self.layout, lambda kernel: self.images(kernel).parts, self.say, _log_in_once)
 
     def start_person(self, text: str, name: str, accel: AcceleratorChoice, *, cold: bool) -> QemuMachine:
         """Start a machine that lives on until it is ended by name, by default that of the kernel's line."""
@@ -276,6 +278,12 @@ class House:
 
     def _persons(self) -> Sequence[MachineRow]:
         return [row for row in self.machines() if row.owner == "person"]
+
+
+def _log_in_once(machine: QemuMachine, deadline: Deadline) -> None:
+    """Use a machine before its state is saved: what sshd and a shell read from disk then lies in memory."""
+    with connect(machine.ssh, deadline, machine.check) as shell:
+        shell.run("uname -r", deadline).check()
 
 
 def _row(registration: Registration) -> MachineRow:
