@@ -198,7 +198,6 @@ class _Run:
         failures: list[Exception] = []
         with disk(self.folder), _part(self.folder / f"{package.sha256}.part", self.stop) as part:
             if (self.folder / package.sha256).exists():  # another process fetched it while this one waited
-                (self.folder / f"{package.sha256}.part").unlink()
                 return
             for url in self.source.candidates(package):
                 try:
@@ -299,7 +298,11 @@ def _part(path: Path, stop: threading.Event) -> Iterator[BinaryIO]:
                 if stop.wait(0.2):
                     raise _Stopped
             if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                yield file
+                try:
+                    yield file
+                finally:
+                    if os.fstat(file.fileno()).st_size == 0:  # nothing came: nothing to go on from
+                        path.unlink(missing_ok=True)
                 return
 
 

@@ -126,6 +126,7 @@ def test_a_missing_package_names_itself_and_the_ways_out(server: Server, layout:
 
     assert caught.value.message.startswith("tool 1.0 is gone from the mirror")
     assert all(way in caught.value.hint for way in ("KMLAB_ARCHIVE", "offline bundle", "invoke kernels.lock"))
+    assert list(layout.downloads.iterdir()) == []
 
 
 @pytest.mark.parametrize("place", ["debian/" + PACKAGE.path, PACKAGE.path, "tool_1.0_amd64.deb", PACKAGE.sha256])
