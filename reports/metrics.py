@@ -29,14 +29,18 @@ from reports.schema import Equality, Kind, Loss, Metric
 LOSS_MEANING: Mapping[str, str] = {
     "ring_full": "event records that found the ring buffer full; counters are not touched by it",
     "map_full": "updates that a full BPF map refused",
-    "stack_failed": "stacks that the kernel could not walk",
-    "expired": "parks whose goroutine was never seen to run again",
+    "stack_failed": "stacks that could not be read or kept; their waits are counted",
+    "stack_truncated": "stacks that are deeper than what is kept; the innermost frames are there",
+    "goid_failed": "goroutines whose id could not be read",
+    "address_unknown": "waits whose lock is not known, because the call before was not seen",
+    "expired": "waits whose end was not seen before the same goroutine waited again",
+    "segment_invalid": "marks with a number that no segment has",
+    "missed": "runs of a program that the kernel left out, because another one held the CPU",
 }
-"""What the loader's losses mean; a loss that is not listed is shown with its name alone."""
+"""What the loader's losses mean (``bpf/src/shared.h``); one that is not listed is shown with its name alone."""
 
-EVENT_ONLY_LOSSES = frozenset({"ring_full", "stack_failed"})
-"""Losses of records, which leave the counters in the kernel whole."""
-
+EVENT_ONLY_LOSSES = frozenset({"ring_full", "stack_failed", "stack_truncated"})
+"""Losses of records and stacks, which leave the counters in the kernel whole."""
 
 SPLAT = re.compile(
     r"\b(WARNING: CPU|BUG:|Oops\b|Kernel panic|general protection fault|rcu: INFO: .*stall|soft lockup|"
