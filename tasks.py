@@ -259,9 +259,21 @@ def images_build(_c: Context, kernel: str = "", record: bool = False, json: bool
 def images_verify(_c: Context, kernel: str = "", json: bool = False) -> None:
     """Build again elsewhere (other time, umask, locale, user) and compare bytes."""
     from provision.house import House
+    from vm import verify
 
     house = House.open()
-    house.verify(house.kernels(kernel) if kernel else house.default_kernels())
+    done = verify.verify(house.builder(), house.kernels(kernel) if kernel else house.default_kernels())
+    if json:
+        cli.print_json(done)
+    else:
+        rows = [
+            (v.name, v.first[:16], "same bytes" if v.same else "DIFFERS", ", ".join(v.parts)) for v in done.artefacts
+        ]
+        cli.print_table(("artefact", "sha256", "second build", "differing parts"), rows)
+        print("second build: " + ", ".join(done.conditions))
+        for path in (path for each in done.artefacts for path in each.paths):
+            print(f"  {path}")
+    done.require_same()
 
 
 @command({"json": JSON}, name="list")
@@ -369,21 +381,24 @@ def doctor(_c: Context, json: bool = False, deep: bool = False) -> None:
 
 @command(
     {
-        "only": "figures to take, with commas: warm, cold, lab, probes, render, size; images only when asked for",
+        "only": "what to measure, with commas: warm, cold, size, probes, lab; images only when asked for",
         "kernel": KERNEL,
         "rounds": "repeats of each figure (5)",
+        "vng-kernel": "vmlinuz for virtme-ng, which needs 9p in it",
         "json": JSON,
     }
 )
-def bench(_c: Context, only: str = "", kernel: str = "6.1", rounds: str = "5", json: bool = False) -> None:
+def bench(
+    _c: Context, only: str = "", kernel: str = "6.1", rounds: str = "5", vng_kernel: str = "", json: bool = False
+) -> None:
     """Measure the lab itself, in turn with virtme-ng and Vagrant where they are installed."""
     from provision import bench as benches
-    from reports import html, record
+    from reports import html
 
     chosen = cli.words("--only", only) if only else []
-    made = benches.measure(chosen, kernel, cli.whole("--rounds", rounds, 1, 100), record.seal, html.render)
+    made = benches.measure(chosen, kernel, cli.whole("--rounds", rounds, 1, 100), html.render, vng_kernel)
     if json:
-        cli.print_json(made)
+        cli.print_json(made.document())
     else:
         benches.show(made)
 
