@@ -1,0 +1,123 @@
+"""Benchmarks on made-up contenders: medians, ratios, and what is said of what was not measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from provision.bench import machines, probes
+from provision.bench.figures import Figure, Result, Unmeasured, ratio, rows
+from provision.bench.machines import Contender
+from vm.errors import LabFailedError, MachineError
+
+
+def figure(name: str, *samples: float, limit: float | None = None) -> Figure:
+    return Figure(name=name, meaning="made up", unit="s", samples=list(samples), limit=limit)
+
+
+def test_one_slow_round_does_not_move_the_median() -> None:
+    assert figure("warm", 0.8, 0.9, 30.0).median == 0.9
+
+
+@pytest.mark.parametrize(("limit", "met"), [(None, None), (1.0, True), (0.9, True), (0.89, False), (0, False)])
+def test_an_aim_is_met_by_the_median_at_most(limit: float | None, met: bool | None) -> None:
+    assert figure("warm", 0.8, 0.9, 1.5, limit=limit).met is met
+
+
+def test_losing_nothing_meets_the_aim_of_nothing() -> None:
+    assert figure("lost", 0.0, 0.0, limit=0).met is True
+
+
+def test_a_ratio_is_of_medians_and_absent_where_one_of_them_is() -> None:
+    made = ratio("warm / vng", "", figure("warm", 1.0, 9.0, 1.0), figure("vng", 8.0, 7.0), 1 / 7)
+
+    assert made is not None
+    assert made.value == 1.0 / 7.5
+    assert made.met is True
+    assert ratio("x", "", figure("warm", 1.0), None) is None
+    assert ratio("x", "", figure("warm", 1.0), figure("bpftrace", -3.0)) is None
+
+
+def contender(name: str, seconds: list[float], calls: list[str]) -> Contender:
+    left = iter(seconds)
+
+    def run() -> float:
+        calls.append(name)
+        return next(left)
+
+    return Contender(name, "made up", run)
+
+
+def test_contenders_take_turns_and_the_first_round_is_not_counted() -> None:
+    calls: list[str] = []
+    both = [contender("ours", [50.0, 1.0, 2.0], calls), contender("theirs", [60.0, 8.0, 9.0], calls)]
+
+    figures, out = machines.in_turn(both, 2, lambda _: None)
+
+    assert calls == ["ours", "theirs"] * 3
+    assert [each.samples for each in figures] == [[1.0, 2.0], [8.0, 9.0]]
+    assert out == []
+
+
+def test_a_contender_that_fails_is_out_with_the_reason_and_without_figures() -> None:
+    def fail() -> float:
+        raise MachineError("vng ended with status 1: no 9p")
+
+    figures, out = machines.in_turn(
+        [contender("ours", [1.0, 1.0, 1.0], []), Contender("vng", "", fail)], 2, lambda _: None
+    )
+
+    assert [each.name for each in figures] == ["ours"]
+    assert out == [Unmeasured(name="vng", reason="vng ended with status 1: no 9p")]
+
+
+@pytest.mark.parametrize("ask", [lambda: machines.virtme_ng("", emulated=True), lambda: machines.vagrant("6.1")])
+def test_a_peer_that_is_not_installed_is_said_to_be_so(
+    ask: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+
+    found = ask()
+
+    assert isinstance(found, Unmeasured)
+    assert "not installed" in found.reason
+
+
+# As `labtrace calibrate` printed it on an emulated 6.1 machine, before what bpftrace said.
+CALIBRATION = """{"pp_ns":3301.5,"entry_ns":21015.2,"ret_ns":4100.0,"bare_ns":9.8,"calls":147456}
+READY
+Attached 2 probes
+
+@: 147460
+"""
+
+
+def test_the_calibration_is_read_from_before_what_bpftrace_said() -> None:
+    assert probes._cost(CALIBRATION)["pp_ns"] == 3301.5
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "labtrace: no such file", '{"pp_ns": 1}'])
+def test_a_calibration_that_says_something_else_is_an_error(text: str) -> None:
+    with pytest.raises(LabFailedError):
+        probes._cost(text)
+
+
+def test_the_document_holds_samples_medians_and_reasons() -> None:
+    result = Result(
+        started="2026-11-23T12:00:00+00:00",
+        kernel="6.1.0-56-cloud-amd64",
+        accelerator="tcg",
+        host={"cpu": "made up"},
+        load_before={"load1": 0.1},
+        figures=[figure("warm", 0.8, 0.9, 1.0, limit=1.0)],
+        unmeasured=[Unmeasured(name="vagrant", reason="Vagrant is not installed")],
+    )
+
+    document = json.loads(json.dumps(result.document()))
+
+    assert document["figures"][0]["samples"] == [0.8, 0.9, 1.0]
+    assert (document["figures"][0]["median"], document["figures"][0]["met"]) == (0.9, True)
+    assert document["unmeasured"] == [{"name": "vagrant", "reason": "Vagrant is not installed"}]
+    assert rows(result) == [("warm", "0.9 s", "0.8 to 1", "3", "1", "yes", "made up")]
