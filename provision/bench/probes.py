@@ -40,7 +40,7 @@ def measure(
     :raises LabFailedError: a program said something else than its measurement.
     """
     plan = msgspec.json.decode(_bytes(payload, "calibration.json"), type=Plan)
-    address = next(probe.address for probe in plan.probes if probe.point == "entry")
+    offset = next(probe.offset for probe in plan.probes if probe.point == "entry")
     deadline = Deadline.after(START_SECONDS + rounds * 2 * SECONDS)
     ours: list[float] = []
     theirs: list[float] = []
@@ -51,7 +51,7 @@ def measure(
         push(shell, {name: payload.files[name] for name in FILES}, FOLDER, deadline)
         for number in range(rounds):
             alone = _cost(shell.run(CALIBRATE, deadline.within(SECONDS), alive=machine.check).check().text())
-            watched, hits = _watched(shell, address, deadline.within(SECONDS))
+            watched, hits = _watched(shell, offset, deadline.within(SECONDS))
             if hits < watched["calls"]:
                 raise LabFailedError(f"bpftrace counted {hits} of {watched['calls']:.0f} calls")
             ours.append(alone["pp_ns"])
@@ -66,10 +66,11 @@ def measure(
     )  # fmt: skip
 
 
-def _watched(shell: Shell, address: int, deadline: Deadline) -> tuple[dict[str, float], int]:
+def _watched(shell: Shell, offset: int, deadline: Deadline) -> tuple[dict[str, float], int]:
     """Calibrate while bpftrace is attached; return the loader's figures and how many calls bpftrace counted."""
-    program = f'BEGIN {{ printf("READY\\n"); }} uprobe:{FOLDER}/labtrace:{address:#x} {{ @ = count(); }}'
-    # --unsafe: the loader has no symbol table that would tell bpftrace that an instruction starts there.
+    program = f'BEGIN {{ printf("READY\\n"); }} uprobe:{FOLDER}/labtrace:{offset:#x} {{ @ = count(); }}'
+    # The loader has no symbol table, so bpftrace cannot tell that an instruction starts there: --unsafe; it then takes
+    # the number for an offset in the file (attached_probe.cpp, resolve_offset_uprobe).
     script = (
         f"bpftrace --unsafe -e '{program}' >{FOLDER}/watch.out 2>{FOLDER}/watch.err & watch=$!; "
         f"while kill -0 $watch 2>/dev/null && ! grep -q READY {FOLDER}/watch.out; do sleep 0.1; done; "
