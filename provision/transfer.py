@@ -23,17 +23,19 @@ PULL_LIMIT = 256 * 1024 * 1024
 def push(shell: Shell, files: Mapping[str, Path | bytes], folder: str, deadline: Deadline) -> int:
     """Put ``files`` (path below ``folder`` → file or content) onto the machine, mode 0755, and return the bytes sent.
 
+    The stream is compressed: an emulated machine decrypts and authenticates about 1 to 4 MB/s, and unpacks gzip faster.
+
     :raises SshError: ``tar`` failed in the machine (its disk may be full) or the connection broke.
     """
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1, format=tarfile.GNU_FORMAT) as archive:
         for name, source in sorted(files.items()):
             data = source if isinstance(source, bytes) else source.read_bytes()
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(data), 0o755
             archive.addfile(member, io.BytesIO(data))
     where = shlex.quote(folder)
-    shell.run(f"mkdir -p {where} && tar -x -C {where}", deadline, stdin=buffer.getvalue()).check()
+    shell.run(f"mkdir -p {where} && tar -xz -C {where}", deadline, stdin=buffer.getvalue()).check()
     return buffer.tell()
 
 
