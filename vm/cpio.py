@@ -61,7 +61,7 @@ def archive(members: Iterable[Member], mtime: int = 0) -> bytes:
 
     :param mtime: seconds since 1970 that every member carries.
     """
-    parts = [_member(member, inode, mtime) for inode, member in enumerate(members, start=1)]
+    parts = [_member(member, inode, mtime) for inode, member in enumerate(members)]
     parts.append(_header(TRAILER, inode=0, mode=0, nlink=1, mtime=0, size=0, device=(0, 0)))
     return b"".join(parts)
 
