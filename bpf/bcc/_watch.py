@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import signal
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -41,14 +42,9 @@ static inline void add(int what)
 /* The name is set before the program's first instruction (execve), and its threads inherit it. */
 static inline int is_target(void)
 {
-    char want[16] = {WANTED};
-    char name[16] = {};
+    u64 name[2] = {};
     bpf_get_current_comm(name, sizeof(name));
-#pragma unroll
-    for (int i = 0; i < 16; i++)
-        if (name[i] != want[i])
-            return 0;
-    return 1;
+    return name[0] == WANTED_LOW && name[1] == WANTED_HIGH;
 }
 
 /* Counts a hit of the target under what it was about. */
@@ -84,14 +80,15 @@ def watch(
     if len(sys.argv) != 2 or not 0 < len(sys.argv[1].encode()) < COMM_LENGTH:
         print(f"usage: {tool}.py NAME (of the processes to watch, at most 15 bytes)", file=sys.stderr)
         return 2
-    name = sys.argv[1].encode().ljust(COMM_LENGTH, b"\0")
+    low, high = struct.unpack("<QQ", sys.argv[1].encode().ljust(COMM_LENGTH, b"\0"))
     # From here on a SIGINT ends the counting and not this program, whenever it comes.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     document: dict[str, Any] = {"schema": 1, "tool": f"bcc/{tool}", "target": sys.argv[1]}
     try:
         from bcc import BPF  # type: ignore[import-not-found]
 
-        bpf = BPF(text=COMMON.replace("WANTED", ", ".join(map(str, name))) + program)
+        text = COMMON.replace("WANTED_LOW", f"{low}ULL").replace("WANTED_HIGH", f"{high}ULL") + program
+        bpf = BPF(text=text)
         attach(bpf)
     except Exception as error:  # bcc raises Exception itself
         document["error"] = str(error)

@@ -100,7 +100,10 @@ def stacks(table: Table) -> list[dict[str, Any]]:
     """Return the most frequent stacks: kernel frames, then the user's, one a line in bpftrace's own key."""
     top = sorted(table.items(), key=lambda item: -item[1])[:TOP]
     return [
-        {"count": count, "frames": [line.strip(" ,") for line in key.split("\n") if line.strip(" ,")]}
+        {
+            "count": count,
+            "frames": [line.strip(" ,") for line in key.replace("\\n", "\n").split("\n") if line.strip(" ,")],
+        }
         for key, count in top
     ]
 
