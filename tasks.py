@@ -231,7 +231,7 @@ def kernels_lock(_c: Context, line: str = "", dry_run: bool = False) -> None:
 @command(
     {
         "kernel": f"{KERNELS}; all default ones without",
-        "record": "write hashes that the lock does not have yet into it",
+        "record": "write the hashes of what comes out into the lock: after a recipe was changed on purpose",
         "json": JSON,
     },
     name="build",

@@ -156,9 +156,9 @@ class House:
 
     # Artefacts.
 
-    def builder(self) -> images.Builder:
-        """Return what builds artefacts, with progress on stderr."""
-        return images.Builder(self.lock, self.layout, progress.to_stderr(), self._own)
+    def builder(self, *, renew: bool = False) -> images.Builder:
+        """Return what builds artefacts, with progress on stderr; with ``renew`` whatever the lock says of them."""
+        return images.Builder(self.lock, self.layout, progress.to_stderr(), self._own, renew=renew)
 
     def images(self, kernel: Kernel) -> Images:
         """Return what a machine of ``kernel`` needs, building what is not there; asked once per kernel."""
@@ -169,12 +169,11 @@ class House:
     def build(self, wanted: Sequence[Kernel], *, record: bool) -> list[Built]:
         """Build what ``wanted`` need and is not there.
 
-        :param record: write the hashes of artefacts that the lock has none of yet into it.
+        :param record: write the hashes of what comes out into the lock, also where it has others.
         """
-        built = self.builder().build(wanted)
+        built = self.builder(renew=record).build(wanted)
         if record:
-            own = {f"kernel:{kernel.line}" for kernel in wanted if kernel.support == "own"}
-            renewed = images.with_hashes(self.lock, [each for each in built if each.name not in own])
+            renewed = images.with_hashes(self.lock, built, renew=True)
             if renewed != self.lock:
                 locks.write(renewed)
         return built
