@@ -25,14 +25,19 @@ STYLES: dict[Outcome, str] = {
 
 
 def verdicts_json(found: Record) -> str:
-    """Return the verdicts of ``found`` as one JSON document, ending with a newline, in ASCII: safe in any terminal.
+    """Return :func:`document` as JSON, ending with a newline, in ASCII: safe in any terminal."""
+    return json.dumps(document(found), indent=2) + "\n"
+
+
+def document(found: Record) -> dict[str, Any]:
+    """Return the verdicts of ``found`` for machines.
 
     Keys: ``schema`` (1), ``record``, ``lab``, ``kernel_line``, ``kernel_release``, ``go_version``, ``clock``,
     ``verdicts`` (claim, text, verdict, sentence, criteria with their figures), ``gates``, ``losses`` (their sum) and
     ``failed_phases`` (name → why). A figure that is a time or rate has the clock it was measured on in ``measured_in``.
     """
     provenance = found.provenance
-    document = {
+    return {
         "schema": 1,
         "record": found.id,
         "lab": found.lab.name,
@@ -67,7 +72,6 @@ def verdicts_json(found: Record) -> str:
         "losses": sum(loss.count for loss in found.losses),
         "failed_phases": {phase.name: phase.error for phase in found.phases if phase.error},
     }
-    return json.dumps(document, indent=2) + "\n"
 
 
 def _figure(figure: Figure, clock: str) -> dict[str, Any]:

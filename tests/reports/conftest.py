@@ -19,3 +19,11 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def found(sealed: Path) -> Record:
     return record.read(sealed)
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The record of a real run of the mutex lab (``test_recorded``)."""
+    root = tmp_path_factory.mktemp("recorded")
+    staging, lab = made.unpack(root)
+    return record.seal(staging, lab, root / "runs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from go_labs.evidence import (
     WorkloadOutput,
 )
 
-LAB = Path(__file__).parent / "fixtures" / "lab"
+FIXTURES = Path(__file__).parent / "fixtures"
+LAB = FIXTURES / "lab"
+RECORDED = FIXTURES / "recorded-mutex-6.1.tar.xz"
 SIZES = (4, 16, 64)
 HASH = "5e" * 32
 
@@ -174,3 +177,11 @@ def change(path: Path, edit: Any) -> None:
     data = json.loads(path.read_bytes())
     edit(data)
     path.write_bytes(json.dumps(data).encode())
+
+
+def unpack(root: Path) -> tuple[Path, spec.LabFolder]:
+    """Return the staging folder of the recorded real run, and the lab as it was used."""
+    shutil.unpack_archive(RECORDED, root)
+    staging = root / "mutex-6.1"
+    shutil.move(staging / "lab", root / "lab")
+    return staging, spec.load(root / "lab")

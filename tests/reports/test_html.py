@@ -301,4 +301,4 @@ def test_text_has_the_contrast_that_wcag_asks_for(theme: int) -> None:
 
 def test_the_page_names_its_schema_and_how_to_make_it_again(content: str, found: Record) -> None:
     assert f"schema {schema.SCHEMA}" in content
-    assert f"invoke report {found.id}" in content
+    assert f"invoke report runs/{found.id}" in content

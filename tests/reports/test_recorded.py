@@ -5,37 +5,18 @@ Its kernel phase failed: no tool of bcc or bpftrace could attach. So it shows a 
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from go_labs import spec
 from reports import html, record
 from reports.schema import Record
 from tests.reports import made
 
-ARCHIVE = Path(__file__).parent / "fixtures" / "recorded-mutex-6.1.tar.xz"
-
-
-def unpack(root: Path) -> tuple[Path, spec.LabFolder]:
-    """Return the staging folder, and the lab as it was used."""
-    shutil.unpack_archive(ARCHIVE, root)
-    staging = root / "mutex-6.1"
-    shutil.move(staging / "lab", root / "lab")
-    return staging, spec.load(root / "lab")
-
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("recorded")
-    staging, lab = unpack(root)
-    return record.seal(staging, lab, root / "runs")
-
-
-@pytest.fixture(scope="module")
-def run(path: Path) -> Record:
-    return record.read(path)
+def run(recorded: Path) -> Record:
+    return record.read(recorded)
 
 
 def test_every_forced_count_of_the_real_run_is_equal_and_nothing_was_lost(run: Record) -> None:
@@ -70,15 +51,15 @@ def test_a_phase_that_failed_takes_only_its_own_claims_with_it(run: Record) -> N
     assert "no kernel-side tool could attach" in claim.sentence
 
 
-def test_the_page_of_the_real_run_is_small_and_marked(path: Path) -> None:
-    content = html.render(path).read_text()
+def test_the_page_of_the_real_run_is_small_and_marked(recorded: Path) -> None:
+    content = html.render(recorded).read_text()
     assert len(content.encode()) < 400_000
     assert content.count('<span class="tag">emulated</span>') > 100
     assert "internal/sync.(*Mutex).lockSlow" in content
 
 
 def test_one_count_more_in_the_real_trace_is_found_and_leaves_its_claims_undecided(tmp_path: Path) -> None:
-    staging, lab = unpack(tmp_path)
+    staging, lab = made.unpack(tmp_path)
 
     def miscount(trace: dict[str, dict[str, dict[str, int]]]) -> None:
         first = next(counts for number, counts in sorted(trace["counters"].items()) if number == "1")
