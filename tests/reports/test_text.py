@@ -33,11 +33,11 @@ def test_long_words_are_cut_and_the_rest_is_counted() -> None:
     ("value", "shown"),
     [
         (None, "not measured"), (0.0, "0"), (84.0, "84"), (11436.0, "11\u202f436"), (-3.0, "-3"), (0.1123, "0.112"),
-        (180.27, "180.3"), (1234.5, "1,234".replace(",", "\u202f")), (0.00001234, "1.23e-05"), (float("inf"), "inf"),
+        (180.27, "180.3"), (1234.4, "1\u202f234"), (0.00001234, "1.23e-05"), (float("inf"), "inf"),
     ],
 )  # fmt: skip
 def test_numbers_read_well_and_keep_their_size(value: float | None, shown: str) -> None:
-    assert text.number(value).replace("1\u202f235", "1\u202f234") == shown
+    assert text.number(value) == shown
 
 
 @pytest.mark.parametrize(
