@@ -8,11 +8,15 @@ mm/kasan/report.c, kernel/watchdog.c.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 _TIME = r"^(?:\[\s*\d+\.\d+\](?:\[\s*[TC]\d+\])? )?"
 """``[   12.345678] ``, with the caller that CONFIG_PRINTK_CALLER adds."""
+
+
+_INIT = "kmlab init: "
+"""How ``vm/guest/init.c`` starts what it says."""
 
 
 class Kind(StrEnum):
@@ -63,8 +67,13 @@ def classify(log: str) -> list[Event]:
 
 
 def panic(log: str) -> Event | None:
-    """Return the first panic, or ``None``."""
-    return next((event for event in classify(log) if event.kind is Kind.PANIC), None)
+    """Return the first panic, or ``None``; what the guest's init said before it gave up is added."""
+    event = next((event for event in classify(log) if event.kind is Kind.PANIC), None)
+    if event is None:
+        return None
+    before = log.replace("\r", "").split("\n")[: event.line - 1]
+    said = [line for line in before if line.startswith(_INIT)]
+    return replace(event, words=f"{event.words} ({said[-1]})") if said and "init" in event.words else event
 
 
 def last_words(log: str, count: int = 3) -> str:
