@@ -8,6 +8,7 @@ files. What packages and mmdebstrap make at random or of the host is left out of
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from debian.debfile import DebFile
 
 from vm import ext4, tree
 from vm.artefacts import Plan, inputs_hash, sha256_file
-from vm.errors import IntegrityError
+from vm.errors import IntegrityError, LabError
 from vm.initramfs import GUEST
 from vm.model import Lock, Package
 from vm.process import run
@@ -115,18 +116,51 @@ def install(target: Path, packages: Sequence[Package], files: Mapping[str, Path]
 
 
 @contextlib.contextmanager
-def open_to_others(prefix: str = "kmlab-base-") -> Iterator[Path]:
+def open_to_others(prefix: str = "kmlab-base-", folder: Path | None = None) -> Iterator[Path]:
     """Give a scratch folder that other users may enter.
 
     Rootless mmdebstrap runs as a user of the subuid range, who may not look into a home of mode 0700. The roomier
     of /tmp and /var/tmp is taken, unless TMPDIR says otherwise: one of them may lie in memory.
     """
     folders = [os.environ["TMPDIR"]] if "TMPDIR" in os.environ else ["/tmp", "/var/tmp"]  # noqa: S108
-    roomiest = max(folders, key=lambda folder: shutil.disk_usage(folder).free)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=roomiest, ignore_cleanup_errors=True) as name:
-        path = Path(name)
+    roomiest = folder or Path(max(folders, key=lambda each: shutil.disk_usage(each).free))
+    sweep_scratch(roomiest, prefix)
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=roomiest))
+    try:
         path.chmod(0o1777)
-        yield path
+        with (path / _HELD).open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)  # the kernel lets go of it when this process ends, whatever ends it
+            yield path
+    finally:
+        _remove_scratch(path)
+
+
+_HELD = ".held"
+
+
+def sweep_scratch(folder: Path, prefix: str) -> list[str]:
+    """Remove this user's scratch folders below ``folder`` whose process has died; return their names."""
+    removed: list[str] = []
+    for path in sorted(folder.glob(f"{prefix}*")):
+        with contextlib.suppress(OSError):  # no lock in it (yet), or a living process holds it
+            if path.stat().st_uid != os.getuid():
+                continue
+            with (path / _HELD).open("r+") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove_scratch(path)
+                removed.append(path.name)
+    return removed
+
+
+def _remove_scratch(path: Path) -> None:
+    """Remove a scratch folder; what belongs to users of the subuid range only mmdebstrap's helper can remove."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path)
+    if path.exists() and os.getuid() != 0:
+        inner = [str(each) for each in path.iterdir()]
+        with contextlib.suppress(LabError):
+            run(["mmdebstrap", "--unshare-helper", "rm", "-rf", *inner])
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def repository(folder: Path, packages: Sequence[Package], files: Mapping[str, Path]) -> None:

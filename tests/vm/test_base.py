@@ -126,3 +126,18 @@ def test_guest_files_are_part_of_the_inputs(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"b")
 
     assert base.folder_hash(tmp_path) != before
+
+
+def test_scratch_of_a_dead_process_is_swept_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
+    dead = tmp_path / "kmlab-base-dead"
+    (dead / "mmdebstrap.x").mkdir(parents=True)
+    (dead / ".held").touch()
+
+    with base.open_to_others("kmlab-base-", tmp_path) as living:
+        (living / "repository").mkdir()
+
+        assert base.sweep_scratch(tmp_path, "kmlab-base-") == []
+        assert not dead.exists()
+        assert living.stat().st_mode & 0o7777 == 0o1777
+
+    assert list(tmp_path.iterdir()) == []
