@@ -25,8 +25,9 @@ OUTPUT_MIB = 64
 Failed = Literal["workload", "output", "probe", "tools"]
 """What a phase can fail by (``go_labs.evidence.PhaseEvidence.failed``)."""
 
-TOOL_READY_SECONDS = 45
-"""Seconds that kernel-side tools get to attach: BCC compiles for 5 s under emulation, longer on a busy host."""
+TOOL_READY_SECONDS = 90
+"""Seconds that kernel-side tools get to attach: on an idle, emulated machine four of them take 10 s, on a busy host
+several times that."""
 
 KILL_SECONDS = 5
 """Seconds between asking a workload to end and ending it."""
@@ -120,7 +121,7 @@ def run(
 
     :raises MachineError: the machine was lost meanwhile.
     """
-    allowed = phase.timeout + KILL_SECONDS + (2 * TOOL_READY_SECONDS if phase.tools else 30)
+    allowed = phase.timeout + KILL_SECONDS + (TOOL_READY_SECONDS + 60 if phase.tools else 30)
     began = time.monotonic()
     done = shell.run(command(workload, phase, seed), deadline.within(allowed), alive=alive)
     wall = time.monotonic() - began

@@ -26,11 +26,10 @@ settled() {
 	grep -q '^READY' "$out/tool-$1.err" || ! kill -0 "$(cat "$out/tool-$1.pid")" 2>/dev/null
 }
 
-tenths=$((seconds * 10))
+end=$(($(date +%s) + seconds))
 for name in $names; do
-	until settled "$name" || [ "$tenths" -le 0 ]; do
+	until settled "$name" || [ "$(date +%s)" -ge "$end" ]; do
 		sleep 0.1
-		tenths=$((tenths - 1))
 	done
 done
 
@@ -41,12 +40,11 @@ if grep -q '^READY' "$out"/tool-*.err; then
 fi
 
 for name in $names; do kill -INT "$(cat "$out/tool-$name.pid")" 2>/dev/null; done
+end=$(($(date +%s) + 15))
 for name in $names; do
 	pid=$(cat "$out/tool-$name.pid")
-	tenths=150
-	while kill -0 "$pid" 2>/dev/null && [ "$tenths" -gt 0 ]; do
+	while kill -0 "$pid" 2>/dev/null && [ "$(date +%s)" -lt "$end" ]; do
 		sleep 0.1
-		tenths=$((tenths - 1))
 	done
 	kill -KILL "$pid" 2>/dev/null
 	wait "$pid" 2>/dev/null
