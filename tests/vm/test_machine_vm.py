@@ -93,7 +93,8 @@ def test_a_cold_machine_is_what_was_asked_for(host: Host, line: str) -> None:
         told = ask(
             machine,
             "uname -r; cat /proc/cmdline; cat /sys/devices/system/clocksource/clocksource0/current_clocksource; nproc;"
-            "hostname; ls -d /lib/modules/$(uname -r)/build/include; findmnt -no FSTYPE /sys/fs/bpf; modprobe veth && echo ok",
+            "hostname; ls -d /lib/modules/$(uname -r)/build/include; findmnt -no FSTYPE /sys/fs/bpf;"
+            "modprobe veth && echo ok",
         ).splitlines()
         seen = classify(machine.console_path.read_text())
 

@@ -33,7 +33,7 @@ def test_the_whole_command_line_under_emulation() -> None:
         *("-machine", "q35", "-accel", "tcg,thread=multi"),
         *("-cpu", "Haswell-v2,-pcid,-tsc-deadline,-invpcid", "-smp", "2", "-m", "1024"),
         *("-kernel", "/a/vmlinuz", "-initrd", "/m/initrd"),
-        *("-append", "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable clocksource=tsc"),
+        *("-append", "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable clocksource=tsc no_timer_check"),
         *("-blockdev", overlay, "-device", "virtio-blk-pci,drive=root"),
         *("-blockdev", bundle, "-device", "virtio-blk-pci,drive=bundle"),
         *("-netdev", "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:2222-10.0.2.15:22"),
