@@ -1,6 +1,7 @@
 """Statistics of one run: medians and log-ratios with intervals, fairness, histograms, distributions.
 
-Pure and exact where that is affordable, thin over numpy and scipy; each names its source. Samples of one run share one
+Pure and exact where that is affordable, thin over numpy and scipy; each names its source. scipy is imported where it is
+needed: that takes a third of a second, which rendering an old record does not pay. Samples of one run share one
 boot: an interval from here speaks about this run, not about the kernel (comparisons pair boots instead).
 """
 
@@ -46,14 +47,14 @@ def median(values: Numbers, level: float = LEVEL) -> Estimate:
 
     :raises ValueError: no values, or one that is not finite.
     """
-    from scipy import stats  # half a second, which rendering an old record does not pay
-
     array = np.sort(_floats(values))
     n = int(array.size)
     if n == 0:
         raise ValueError("there is no median of nothing")
-    # ppf gives the smallest k with P(X <= k) >= alpha/2, so fewer than k lie below with at most alpha/2.
-    k = int(stats.binom.ppf((1 - level) / 2, n, 0.5))
+    from scipy import special
+
+    # The smallest k with P(X <= k) >= alpha/2, so that fewer than k lie below with at most alpha/2.
+    k = int(np.searchsorted(special.bdtr(np.arange(n + 1), n, 0.5), (1 - level) / 2))
     interval = None
     if k >= 1:
         method = "exact, order statistics (binomial)"
@@ -100,11 +101,11 @@ def paired_log_ratio(numerators: Numbers, denominators: Numbers, level: float = 
 
 def _signed_rank_quantile(n: int, alpha: float) -> int:
     """Return the largest k with P(T < k) <= alpha, for Wilcoxon's signed-rank statistic T of n pairs."""
-    from scipy import stats
-
     if n > 25:
+        from scipy import special
+
         mean, deviation = n * (n + 1) / 4, np.sqrt(n * (n + 1) * (2 * n + 1) / 24)
-        return int(np.floor(stats.norm.ppf(alpha, mean, deviation)))
+        return int(np.floor(mean + deviation * special.ndtri(alpha)))
     ways = np.ones(1)
     for rank in range(1, n + 1):
         shifted = np.zeros(ways.size + rank)
@@ -129,16 +130,18 @@ def jain(shares: Numbers) -> float:
 
 
 def share(part: int, whole: int, level: float = LEVEL) -> Estimate:
-    """Return ``part / whole`` with its exact interval (Clopper and Pearson; ``scipy.stats.binomtest``).
+    """Return ``part / whole`` with its exact interval (Clopper and Pearson 1934, by the beta distribution).
 
     :raises ValueError: ``whole`` is 0, or ``part`` is not within it.
     """
-    from scipy import stats
-
     if whole <= 0 or not 0 <= part <= whole:
         raise ValueError(f"{part} of {whole} is no share")
-    exact = stats.binomtest(part, whole).proportion_ci(confidence_level=level, method="exact")
-    interval = Interval(low=float(exact.low), high=float(exact.high), level=level, method="exact, Clopper–Pearson")
+    from scipy import special
+
+    alpha = (1 - level) / 2
+    low = float(special.betaincinv(part, whole - part + 1, alpha)) if part else 0.0
+    high = float(special.betaincinv(part + 1, whole - part, 1 - alpha)) if part < whole else 1.0
+    interval = Interval(low=low, high=high, level=level, method="exact, Clopper–Pearson")
     return Estimate(part / whole, interval, whole)
 
 

@@ -16,8 +16,9 @@ def bounds(interval: Interval | None) -> tuple[float, float]:
     return interval.low, interval.high
 
 
-def test_the_median_has_the_interval_of_scipys_quantile_test() -> None:
-    values = np.random.default_rng(3).lognormal(size=17)
+@pytest.mark.parametrize("size", [6, 9, 17, 100, 1001])
+def test_the_median_has_the_interval_of_scipys_quantile_test(size: int) -> None:
+    values = np.random.default_rng(3).lognormal(size=size)
     found = statistics.median(values)
     theirs: Any = stats.quantile_test(values, q=1.0, p=0.5).confidence_interval(0.95)
     assert found.value == np.median(values)
@@ -71,6 +72,9 @@ def test_fairness_goes_from_one_over_n_to_one() -> None:
 
 
 def test_a_share_has_the_exact_interval() -> None:
+    for part, whole in ((1, 9), (32, 271), (271, 271)):
+        theirs = stats.binomtest(part, whole).proportion_ci(0.95, method="exact")
+        assert bounds(statistics.share(part, whole).interval) == pytest.approx((theirs.low, theirs.high))
     found = statistics.share(0, 271)
     low, high = bounds(found.interval)
     assert (found.value, low) == (0, 0)
