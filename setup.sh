@@ -73,7 +73,8 @@ as_lab_user() {
   local user
   user=$(lab_user)
   if [[ $EUID -eq 0 && $user != root ]]; then
-    runuser -u "$user" -- "$@"
+    # pip looks for its cache and configuration there.
+    runuser -u "$user" -- env HOME="$(getent passwd "$user" | cut -d: -f6)" "$@"
   else
     "$@"
   fi

@@ -90,14 +90,19 @@ def ratio(
     return Ratio(name=name, meaning=meaning, value=ours.median / other.median, limit=limit)
 
 
+def number(value: float) -> str:
+    """Return three significant digits, without an exponent."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def rows(result: Result) -> Sequence[tuple[str, ...]]:
     """Return the lines of the table: name, median, range, number, aim, whether it is met, meaning."""
     mark = {True: "yes", False: "NO", None: "-"}
     lines = [
         (
             figure.name,
-            f"{figure.median:.3g} {figure.unit}",
-            f"{min(figure.samples):.3g} to {max(figure.samples):.3g}",
+            f"{number(figure.median)} {figure.unit}",
+            f"{number(min(figure.samples))} to {number(max(figure.samples))}",
             str(len(figure.samples)),
             "-" if figure.limit is None else f"{figure.limit:g}",
             mark[figure.met],
