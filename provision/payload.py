@@ -12,7 +12,7 @@ from bpf import plan
 from bpf.plan import Plan, plan_for
 from go_labs.spec import LabFolder
 from provision import gobuild, toolchains
-from vm.errors import UsageError
+from vm.errors import ProbeError, UsageError
 from vm.paths import REPOSITORY, Layout
 from vm.tools import ToolsRoot
 
@@ -47,6 +47,7 @@ def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot
         binary = gobuild.build(folder.path, toolchain, layout)
         sets = sorted({name for phase in folder.lab.phases for name in phase.probes})
         probe_plan = plan_for(binary, sets)
+        _check_marks(folder, probe_plan)
         files: dict[str, Path | bytes] = {
             folder.lab.name: binary,
             "plan.json": plan.to_json(probe_plan),
@@ -58,6 +59,19 @@ def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot
     for tool in sorted({tool for phase in folder.lab.phases for tool in phase.tools}):
         files |= _tool_files(tool)
     return Payload(files=files, binary=binary, plan=plan.to_json(probe_plan), go_version=f"go{toolchain.version}")
+
+
+def _check_marks(folder: LabFolder, probe_plan: Plan) -> None:
+    """Refuse a lab that is traced and whose segments the probes could not see.
+
+    :raises ProbeError: the workload never calls ``labkit.Mark``, so the linker left it out.
+    """
+    absent = next((each for each in probe_plan.missing if each.id.endswith(".mark")), None)
+    if absent is not None:
+        raise ProbeError(
+            f"lab {folder.lab.name} marks no segments: {absent.why}",
+            "call labkit.Mark around each stretch that is counted; docs/labs.md shows it",
+        )
 
 
 def _calibration(loader: Path) -> Plan:
