@@ -47,7 +47,8 @@ int on_mutex_lock(struct pt_regs *ctx)
     }
     stack.user = frames.get_stackid(ctx, BPF_F_USER_STACK);
     stack.kernel = frames.get_stackid(ctx, 0);
-    if (stack.user < 0 || stack.kernel < 0)
+    /* A thread that is ending has no user stack any more (-EFAULT): nothing is lost by that. */
+    if ((stack.user < 0 && stack.user != -14) || stack.kernel < 0)
         add(LOST_OTHER);
     count = stacks.lookup_or_try_init(&stack, &zero);
     if (count)
