@@ -30,6 +30,7 @@ from go_labs.evidence import Provenance, Segment, WorkloadOutput
 from go_labs.spec import Clock, Lab
 from reports.charts import AnyChart
 from reports.schema import Metric
+from reports.text import neutral
 from vm.errors import ConfigError
 
 Events = npt.NDArray[np.void]
@@ -125,10 +126,17 @@ class RunData:
 
     def phase(self, name: str) -> PhaseData:
         """Return phase ``name``; a phase that did not run has ``error`` set and nothing else."""
+        why = f": {self.error}" if self.error else ""
         missing = PhaseData(
-            name=name, exit_status=None, wall_seconds=0.0, workload_seconds=0.0, error=f"phase {name} did not run"
+            name=name, exit_status=None, wall_seconds=0.0, workload_seconds=0.0, error=f"phase {name} did not run{why}"
         )
         return self.phases.get(name, missing)
+
+    @property
+    def error(self) -> str:
+        """What ended the run early, in words; empty where nothing did."""
+        error = self.facts.get("error")
+        return neutral(str(error.get("message", error)), limit=240) if isinstance(error, dict) else ""
 
 
 class Analysis(msgspec.Struct, frozen=True, kw_only=True):

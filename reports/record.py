@@ -173,17 +173,23 @@ def _record(name: str, evidence: Evidence, run: RunData, analysis: Analysis, fil
             oracle=lab.oracle,
         ),
         provenance=evidence.provenance,
-        phases=[_phase_note(phase) for phase in run.phases.values()],
+        phases=[_phase_note(phase) for phase in _phases(run)],
         metrics=analysis.metrics,
         losses=losses,
         equality=generic_metrics.equality(run),
         gates=results,
         verdicts=verdicts.judge(lab, analysis.metrics, results, losses, run.clock),
         charts=analysis.charts,
-        notes=analysis.notes,
+        notes=([f"The run ended early: {run.error}"] if run.error else []) + analysis.notes,
         timings=evidence.timings,
         artefacts=files,
     )
+
+
+def _phases(run: RunData) -> list[PhaseData]:
+    """Return the phases that were planned, those that never ran too, and then any other."""
+    planned = [phase.name for phase in run.lab.phases]
+    return [run.phase(name) for name in planned] + [p for name, p in run.phases.items() if name not in planned]
 
 
 def _phase_note(phase: PhaseData) -> PhaseNote:

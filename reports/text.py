@@ -90,7 +90,7 @@ def percent(value: float) -> str:
     scaled = value * 100
     if scaled == 0 or abs(scaled) >= 99.95:
         return f"{scaled:.0f}%" if scaled in (0, 100) else f"{scaled:.2f}%"
-    return f"{scaled:.1f}%" if abs(scaled) >= 1 else f"{scaled:.2g}%"
+    return f"{scaled:.3g}%" if abs(scaled) >= 1 else f"{scaled:.2g}%"
 
 
 def interval(bounds: Interval | None, unit: str, kind: str = "") -> str:

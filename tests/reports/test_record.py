@@ -4,6 +4,7 @@ import errno
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,6 +147,27 @@ def test_a_failed_phase_is_kept_in_the_record_and_its_claims_are_not_testable(tm
     assert failed.value == 1
     assert found.losses == []
     assert all(row.traced is None for row in found.equality)
+
+
+def test_a_machine_that_was_lost_between_phases_is_told_and_what_it_did_before_is_kept(tmp_path: Path) -> None:
+    staging = made.staging(tmp_path / "staging")
+
+    def lose(evidence: dict[str, Any]) -> None:
+        evidence["phases"] = evidence["phases"][:1]
+        evidence["facts"] = {"error": {"class": "HangError", "message": "the guest \x1b[2J did not answer"}}
+
+    made.change(staging / "evidence.json", lose)
+    found = record.read(record.seal(staging, made.folder(), tmp_path / "runs"))
+    assert [(phase.name, phase.error) for phase in found.phases] == [
+        ("timed", ""),
+        ("traced", "phase traced did not run: the guest \\x1b[2J did not answer"),
+        ("kernel", "phase kernel did not run: the guest \\x1b[2J did not answer"),
+    ]
+    assert "did not answer" in found.verdicts[0].sentence
+    assert found.notes[0] == "The run ended early: the guest \\x1b[2J did not answer"
+    cost = found.metric("cost.ns_per_op")
+    assert cost is not None
+    assert cost.value is not None
 
 
 def test_a_lab_without_an_analysis_gets_the_generic_figures_and_charts(tmp_path: Path) -> None:
