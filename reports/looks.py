@@ -41,9 +41,9 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     heat: Any = None
 
     @property
-    def lost(self) -> int:
-        """Sum of what the tool says it missed."""
-        return sum(self.losses.values())
+    def addresses_lost(self) -> int:
+        """Hits in the workload whose address was not kept; other losses touch stacks and the like."""
+        return self.losses.get("address", 0)
 
 
 def looks(phase: PhaseData, what: str) -> dict[str, Look]:

@@ -223,7 +223,7 @@ def _kernel(run: RunData) -> Iterable[Metric]:
             ("hits", "in the workload", [look.hits for look in seen], "whatever they were about"),
             ("on_go_locks", "on Go locks", [within(look, _locks(kernel)) for look in seen],
              "the address lies in a lock that goroutines waited for"),
-            ("lost", "not counted by a tool", [look.lost for look in seen], "what the tool says it missed"),
+            ("lost", "without an address", [look.addresses_lost for look in seen], "the tool could not keep it"),
         ):  # fmt: skip
             found = float(max(values)) if values else None
             full = f"kernel.{what}_{name}"

@@ -25,12 +25,12 @@ type scene struct {
 func scenes() ([]scene, map[string]uint64) {
 	mutex, written, read := new(sync.Mutex), new(sync.RWMutex), new(sync.RWMutex)
 	return []scene{
-			{"mutex", "locker", "lockers", mutex.Lock, mutex.Unlock, mutex.Lock, mutex.Unlock},
-			{"rwmutex", "writer", "readers", written.Lock, written.Unlock, written.RLock, written.RUnlock},
-			{"rwmutex", "reader", "writers", read.RLock, read.RUnlock, read.Lock, read.Unlock},
-		}, map[string]uint64{
-			"locker": address(mutex), "writer": address(written), "reader": address(read),
-		}
+		{"mutex", "locker", "lockers", mutex.Lock, mutex.Unlock, mutex.Lock, mutex.Unlock},
+		{"rwmutex", "writer", "readers", written.Lock, written.Unlock, written.RLock, written.RUnlock},
+		{"rwmutex", "reader", "writers", read.RLock, read.RUnlock, read.Lock, read.Unlock},
+	}, map[string]uint64{
+		"locker": address(mutex), "writer": address(written), "reader": address(read),
+	}
 }
 
 // starving takes the time of every acquisition of the one waiter, which is cheap because only it is timed, and counts

@@ -71,9 +71,15 @@ def test_a_tool_that_saw_nothing_at_all_proves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_tool_that_lost_addresses_proves_nothing(tmp_path: Path) -> None:
-    seen = {"bcc/mutex_lock": tool(hits=3, losses={"address": 2})}
+    lost = {"bcc/mutex_lock": tool(hits=3, losses={"address": 2})}
 
-    assert judge(read(tmp_path, seen))["2.4-c"].outcome == "undecided"
+    assert judge(read(tmp_path, lost))["2.4-c"].outcome == "undecided"
+
+
+def test_a_tool_that_lost_stacks_still_knows_its_addresses(tmp_path: Path) -> None:
+    lost = {"bcc/mutex_lock": tool(hits=3, losses={"address": 0, "other": 3})}
+
+    assert judge(read(tmp_path, lost))["2.4-c"].outcome == "refuted"
 
 
 def test_a_tool_that_could_not_attach_says_why(tmp_path: Path) -> None:
