@@ -20,7 +20,7 @@ from pathlib import Path
 from debian.deb822 import Packages
 from debian.debian_support import NativeVersion
 
-from vm.errors import BuildError, ConfigError, IntegrityError, MirrorError, SetupError
+from vm.errors import BuildError, ConfigError, DiskFullError, IntegrityError, LabError, MirrorError, SetupError
 from vm.mirror import Mirror
 from vm.model import Package, Suite
 
@@ -28,6 +28,12 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 """Debian's archive keys, from the host's package debian-archive-keyring."""
 
 ARCHITECTURE = "amd64"
+
+INDEX_SPACE = 256 << 20
+"""Bytes that must be free for indexes: trixie's own take 60 MB unpacked, and as much while they are fetched."""
+
+PATIENCE = 600
+"""Seconds that one call of apt may take: fetching all of trixie's indexes takes 5 s on a near mirror."""
 
 _CONFIGURATION = """\
 Dir "{folder}";
@@ -184,6 +190,7 @@ class Apt:
         :raises MirrorError: an index cannot be fetched.
         :raises IntegrityError: a signature or hash is wrong, or an index is out of date.
         """
+        self._check_space()
         self._write_configuration()
         failure = ""
         choices = [self._mirror.bases(archive_of(suite)) for suite in self._suites]
@@ -230,6 +237,16 @@ class Apt:
             packages.append(stanza.package)
         return sorted(packages, key=lambda package: package.name)
 
+    def _check_space(self) -> None:
+        """Refuse to start on a full disk: apt 2.6 never comes back from one (measured: none in ten minutes)."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self._folder).free
+        if free < INDEX_SPACE:
+            raise DiskFullError(
+                f"indexes need {INDEX_SPACE >> 20} MiB in {self._folder}, {free >> 20} MiB are free there",
+                "Free some space, or set TMPDIR to a folder on a larger disk.",
+            )
+
     def _write_configuration(self) -> None:
         for name in ("state/lists/partial", "cache/archives/partial", "etc", "log"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
@@ -249,7 +266,11 @@ class Apt:
 
     def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "LC_ALL": "C", "APT_CONFIG": str(self._folder / "apt.conf")}
-        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        try:
+            return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        except subprocess.TimeoutExpired as error:
+            hint = "Try another mirror with KMLAB_MIRROR, and look at the free space of the disk."
+            raise MirrorError(f"{command[0]} was not over within {PATIENCE} s", hint) from error
 
     def _targets(self, suite: str, form: str) -> list[str]:
         done = self._run("apt-get", "indextargets", "--format", f"$(RELEASE)|$(CREATED_BY)|{form}")
@@ -301,7 +322,7 @@ def signers(signed: Path, keyring: Path) -> list[str]:
     return found
 
 
-def _translate(stderr: str, suites: Sequence[str]) -> IntegrityError | MirrorError:
+def _translate(stderr: str, suites: Sequence[str]) -> LabError:
     """Return the error that apt's words mean."""
     lines = [line.strip() for line in stderr.splitlines() if line.startswith(("E:", "W:", "Err:"))]
     reason = lines[0].split(": ", 1)[-1] if lines else stderr.strip() or "apt gave no reason"
@@ -311,5 +332,7 @@ def _translate(stderr: str, suites: Sequence[str]) -> IntegrityError | MirrorErr
         return IntegrityError(f"{what} is not what Debian signed: {reason}", hint)
     if any(word in stderr for word in _DATE_WORDS):
         return IntegrityError(f"{what} is out of date: {reason}", "Check this host's clock, or try another mirror.")
+    if "No space left on device" in stderr:
+        return DiskFullError(f"{what} cannot be stored: {reason}", "Free some space, or set TMPDIR to a larger disk.")
     hint = "Check the network, or set KMLAB_MIRROR to a mirror that can be reached (file:// works, too)."
     return MirrorError(f"{what} cannot be fetched: {reason}", hint)

@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from vm import mirror as mirrors
-from vm.errors import DiskFullError, IntegrityError, LabError, MirrorError
+from vm.errors import DiskFullError, IntegrityError, LabError, MirrorError, SetupError
 from vm.model import Package
 from vm.paths import Layout
 from vm.progress import Reporter, Silent
@@ -35,6 +35,7 @@ ATTEMPTS = 4
 JOBS = 6
 """Downloads at the same time."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 _RESERVE = 64 << 20
 _TIMEOUT = httpx.Timeout(20.0, connect=10.0)
 
@@ -123,13 +124,20 @@ def _check_store(packages: Sequence[Package], folder: Path, say: Reporter, jobs:
         path = folder / package.sha256
         if not path.exists():
             lacking.append(package)
-        elif sha256_of(path, stop) != package.sha256:
+        elif _hash_if_readable(path, stop) != package.sha256:
             path.unlink(missing_ok=True)
             lacking.append(package)
             say.note(f"{package.name} {package.version}: the stored file is corrupt, fetching it again")
 
     _parallel(packages, check, stop, min(jobs, os.cpu_count() or 1))
     return sorted(lacking, key=lambda package: -package.size)
+
+
+def _hash_if_readable(path: Path, stop: threading.Event) -> str:
+    try:
+        return sha256_of(path, stop)
+    except OSError:  # a failing disk, or rights that somebody changed
+        return ""
 
 
 def _parallel(packages: Sequence[Package], work: Callable[[Package], None], stop: threading.Event, jobs: int) -> None:
@@ -162,13 +170,16 @@ def _check_space(packages: Sequence[Package], folder: Path) -> None:
 
 @contextmanager
 def disk(folder: Path) -> Iterator[None]:
-    """Tell a full disk from other errors of the file system."""
+    """Tell a full disk, and a folder that may not be written, from defects."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             hint = "Free some space, or set KMLAB_CACHE to a folder on a larger disk. What was fetched is kept."
             raise DiskFullError(f"no space is left in {folder}", hint) from error
+        if error.errno in _FORBIDDEN:
+            hint = "Give yourself the right to write there, or set KMLAB_CACHE to a folder of your own."
+            raise SetupError(f"{folder} cannot be written: {error.strerror}", hint) from error
         raise
 
 
@@ -219,7 +230,7 @@ class _Run:
             resumed = part.seek(0, os.SEEK_END)
             try:
                 self._transfer(url, package, part)
-            except httpx.TransportError as error:
+            except (httpx.RequestError, httpx.InvalidURL) as error:
                 failure = _Unreachable(f"{url}: {error}")
                 continue
             if self._matches(package, part):

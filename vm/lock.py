@@ -19,6 +19,7 @@ import msgspec
 from vm import kernels, mirror, pool
 from vm.apt import KEYRING, Apt
 from vm.changes import Difference, difference
+from vm.download import disk
 from vm.errors import ConfigError, UsageError
 from vm.kernels import Configuration, Lacking, RootConfig
 from vm.model import LOCK_SCHEMA, ArtefactHash, Kernel, Lock, Package, Root, Suite
@@ -75,19 +76,20 @@ def digest(lock: Lock) -> str:
 def write(lock: Lock, path: Path = LOCK) -> Lock:
     """Write ``lock`` with its digest, by rename, and return it."""
     sealed = msgspec.structs.replace(lock, digest=digest(lock))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-    ) as new:
-        try:
-            new.write(_render(msgspec.to_builtins(sealed)) + "\n")
-            new.flush()
-            os.fsync(new.fileno())
-            Path(new.name).chmod(0o644)
-            Path(new.name).rename(path)
-        except BaseException:
-            Path(new.name).unlink(missing_ok=True)
-            raise
+    with disk(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+        ) as new:
+            try:
+                new.write(_render(msgspec.to_builtins(sealed)) + "\n")
+                new.flush()
+                os.fsync(new.fileno())
+                Path(new.name).chmod(0o644)
+                Path(new.name).rename(path)
+            except BaseException:
+                Path(new.name).unlink(missing_ok=True)
+                raise
     return sealed
 
 

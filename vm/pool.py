@@ -88,7 +88,7 @@ def _first(urls: list[str], file: IO[bytes], http: httpx.Client, lacking: Lackin
                 file.flush()
                 os.fsync(file.fileno())
                 return digest.hexdigest(), file.tell()
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             unreachable = f"{url}: {error}"
     what = f"{lacking.name} {lacking.version}"
     if unreachable:

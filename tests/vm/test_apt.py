@@ -8,7 +8,7 @@ import pytest
 from tests.vm.archive import FIXTURES, KEYRING, TRIXIE, copy_archive, mirror_of
 from vm import apt
 from vm.apt import Apt, Index, signers
-from vm.errors import ConfigError, IntegrityError, MirrorError, SetupError
+from vm.errors import ConfigError, DiskFullError, IntegrityError, MirrorError, SetupError
 from vm.mirror import ARCHIVES, Mirror
 
 
@@ -166,3 +166,20 @@ def test_programs_of_the_host_that_are_missing_are_named(tmp_path: Path, monkeyp
 def test_the_archive_of_a_suite_follows_from_its_name() -> None:
     assert apt.archive_of("bookworm-security") == "debian-security"
     assert apt.archive_of("trixie-backports") == "debian"
+
+
+def test_a_full_disk_is_told_from_a_mirror_that_fails() -> None:
+    words = "E: Write error - write (28: No space left on device)\n"
+
+    assert isinstance(apt._translate(words, ["trixie"]), DiskFullError)
+
+
+def test_a_disk_without_room_for_indexes_is_told_before_apt_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apt, "INDEX_SPACE", 1 << 60)
+
+    with pytest.raises(DiskFullError, match="indexes need"):
+        Apt(tmp_path / "apt", mirror_of(FIXTURES / "archive"), ["trixie"], keyring=KEYRING).update()
+
+    assert list((tmp_path / "apt").iterdir()) == []

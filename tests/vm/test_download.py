@@ -16,7 +16,7 @@ import pytest
 
 from tests.vm.archive import Server, mirror_of, package, serving
 from vm import download
-from vm.errors import DiskFullError, IntegrityError, MirrorError
+from vm.errors import DiskFullError, IntegrityError, MirrorError, SetupError
 from vm.mirror import Mirror
 from vm.paths import REPOSITORY, Layout
 from vm.progress import Silent
@@ -141,6 +141,22 @@ def test_a_package_that_the_mirror_dropped_is_found_in_the_users_archive(
     download.fetch([PACKAGE], layout, mirror=lambda: server.mirror((f"file://{tmp_path}/kept",)))
 
     assert (layout.downloads / PACKAGE.sha256).read_bytes() == CONTENT
+
+
+def test_a_store_that_cannot_be_written_is_a_matter_of_the_host(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    layout = Layout(cache=tmp_path / "file" / "cache", state=tmp_path, runs=tmp_path)
+
+    with pytest.raises(SetupError, match="cannot be written") as caught:
+        download.fetch([PACKAGE], layout, mirror=server.mirror)
+
+    assert "KMLAB_CACHE" in caught.value.hint
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_setting_that_is_no_address_is_told_as_unreachable(layout: Layout) -> None:
+    with pytest.raises(MirrorError, match="cannot be fetched"):
+        download.fetch([PACKAGE], layout, mirror=Server(url="http://[bad").mirror)
 
 
 @pytest.mark.usefixtures("quick")
