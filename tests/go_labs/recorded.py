@@ -1,7 +1,8 @@
 """A recorded run of the mutex lab as a staging folder.
 
 Phases timed, traced and profiled were recorded from the workload and the loader on an ordinary machine (Go 1.27.3, two
-CPUs, short options); so was the workload of the kernel phase. What the tools of that phase say is made up by each test.
+CPUs, short options); the kernel phase and its tools in an emulated machine with 6.1. A test may put other words in the
+tools' mouths.
 """
 
 from __future__ import annotations
@@ -37,6 +38,14 @@ def locks() -> list[int]:
     """Addresses of the locks of the kernel phase."""
     output = json.loads((RUN / "kernel" / "workload.json").read_text())
     return [address for segment in output["segments"] for address in segment["addresses"].values()]
+
+
+def recorded_tools() -> dict[str, Any]:
+    """What the tools printed in the recorded kernel phase."""
+    return {
+        path.stem.removeprefix("tool-").replace("-", "/", 1): json.loads(path.read_text())
+        for path in (RUN / "kernel").glob("tool-*.json")
+    }
 
 
 def tool(hits: int = 0, total: int = 50, addresses: Mapping[int, int] | None = None, **more: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import msgspec
 
 from reports.charts import Funnel, HeatMap, Table
 from reports.statistics import paired_log_ratio
-from tests.go_labs.recorded import analyse, figures, judge, locks, read, tool
+from tests.go_labs.recorded import analyse, figures, judge, locks, read, recorded_tools, tool
 
 SEEN = {"bcc/mutex_lock": tool(hits=3, addresses={0xFFFF888000000000: 3}), "bcc/futex": tool(hits=40, total=90)}
 
@@ -57,6 +57,20 @@ def test_one_wait_too_many_leaves_claims_undecided(tmp_path: Path) -> None:
     assert verdicts["2.4-d"].outcome == "undecided"
     assert verdicts["2.4-f"].outcome == "undecided"
     assert verdicts["2.4-a"].outcome == "confirmed"
+
+
+def test_recorded_tools_saw_calls_but_no_go_lock(tmp_path: Path) -> None:
+    run = read(tmp_path, recorded_tools())
+
+    found = figures(run)
+
+    assert len(recorded_tools()) == 4
+    assert found["kernel.waits"].value == 48
+    assert found["kernel.mutex_lock_hits"].value == 23
+    assert found["kernel.mutex_lock_on_go_locks"].value == 0
+    assert found["kernel.futex_hits"].value == 424
+    assert found["kernel.futex_on_go_locks"].value == 0
+    assert judge(run)["2.4-c"].outcome == "refuted"
 
 
 def test_a_hit_on_a_go_lock_would_confirm_what_the_article_says(tmp_path: Path) -> None:
