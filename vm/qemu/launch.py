@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vm.deadline import Deadline
-from vm.errors import DiskFullError, IntegrityError, LabError, MachineError, PortError, QemuDiedError
+from vm.errors import DiskFullError, HangError, IntegrityError, LabError, MachineError, PortError, QemuDiedError
 from vm.keys import PRIVATE_KEY, Identity, identity_initramfs, write_secret
 from vm.qemu.command import Channels, Files, Hardware, machine_arguments
 from vm.qemu.control import Control
@@ -65,10 +65,14 @@ class Launch:
         with _Verification(state) as verification, self._qmp(deadline) as qmp:
             try:
                 qmp.restore(str(state.path(RAM)), deadline)
-                port = qmp.forwarded_port(deadline)
-            except LabError:
-                verification.result()  # damage is the better explanation
+            except HangError:
                 raise
+            except LabError as error:  # QEMU ends by itself if it cannot read a state
+                verification.result()  # damage is the better explanation
+                words = "; ".join(self._qemu_words())
+                release = state.record.release
+                raise IntegrityError(f"QEMU did not take the saved state of {release}: {words or error}") from error
+            port = qmp.forwarded_port(deadline)
             verification.result()
             with Control(self.folder, CONTROL, self.check) as control:
                 qmp.execute("cont", deadline)
@@ -103,15 +107,20 @@ class Launch:
             )
             self.started(process)
 
+    def _qemu_words(self) -> list[str]:
+        """Return the last lines that QEMU said."""
+        with contextlib.suppress(OSError):
+            return (self.folder / "qemu.log").read_text("utf-8", "replace").strip().splitlines()[-3:]
+        return []
+
     def _qmp(self, deadline: Deadline) -> Qmp:
         try:
             with short_path(self.folder, QMP) as path:
                 return Qmp(path, deadline)
         except QemuDiedError as error:
-            with contextlib.suppress(OSError):
-                if _PORT_WORDS in (self.folder / "qemu.log").read_text("utf-8", "replace"):
-                    hint = "choose another port, or none: any free one is taken then"
-                    raise PortError(f"port {self.port} of the loopback is taken", hint) from error
+            if any(_PORT_WORDS in words for words in self._qemu_words()):
+                hint = "choose another port, or none: any free one is taken then"
+                raise PortError(f"port {self.port} of the loopback is taken", hint) from error
             for _ in range(200):  # its end comes a moment after its socket's, and says more
                 self.check()
                 threading.Event().wait(0.01)

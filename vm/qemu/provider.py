@@ -276,10 +276,7 @@ class QemuProvider:
         state = self.saved_state(parts, hardware, deadline)
         try:
             machine.start_warm(state, deadline)
-        except (IntegrityError, MachineError) as error:
-            # What is wrong with the state shows before the machine runs; anything later is the machine's own.
-            if not isinstance(error, IntegrityError) and not _refused(error):
-                raise
+        except IntegrityError as error:
             self._say(f"{error.message}; it is made again")
             machine.end_process()
             self.warm.discard(state)
@@ -375,8 +372,3 @@ class QemuProvider:
 
 def _hostname(kernel: Kernel) -> str:
     return f"lab-{kernel.line}".replace(".", "-")
-
-
-def _refused(error: MachineError) -> bool:
-    """Tell whether QEMU itself did not take a saved state."""
-    return type(error) is MachineError and "restoring" in error.message
