@@ -30,6 +30,7 @@ from provision.transfer import push
 from vm.deadline import Deadline
 from vm.errors import LabError
 from vm.machine import Machine
+from vm.version import VERSION
 
 GUEST_FOLDER = "/lab"
 """Where runs lie in a machine, a folder each."""
@@ -60,7 +61,6 @@ class RunRequest:
     payload: Payload
     seed: int
     order: int = 0
-    product_version: str = ""
 
 
 def _now() -> str:
@@ -237,7 +237,7 @@ def _provenance(request: RunRequest, machine: Machine, journal: _Journal) -> Pro
         host=hostfacts.describe(),
         seed=request.seed,
         order=request.order,
-        product_version=request.product_version,
+        product_version=VERSION,
     )
 
 

@@ -123,7 +123,8 @@ def run(
     """
     allowed = phase.timeout + KILL_SECONDS + (TOOL_READY_SECONDS + 60 if phase.tools else 30)
     began = time.monotonic()
-    done = shell.run(command(workload, phase, seed), deadline.within(allowed), alive=alive)
+    name = f"phase {phase.name} of the lab"
+    done = shell.run(command(workload, phase, seed), deadline.within(allowed), alive=alive, name=name)
     wall = time.monotonic() - began
     into = staging / phase.name
     into.mkdir()

@@ -41,6 +41,7 @@ logging.getLogger("paramiko").propagate = False
 class Completed:
     """A command that ended.
 
+    :param command: what it is called in messages.
     :param status: exit status; 128 + signal where a signal ended it.
     """
 
@@ -58,7 +59,7 @@ class Completed:
         if self.status != 0:
             words = self.stderr.decode("utf-8", "replace").strip().splitlines()
             last = words[-1] if words else "it said nothing"
-            raise SshError(f"`{self.command}` ended with status {self.status} in the machine: {last}")
+            raise SshError(f"{self.command} ended with status {self.status} in the machine: {last}")
         return self
 
 
@@ -142,10 +143,11 @@ class Shell:
         stderr: BinaryIO | None = None,
         limit: int = OUTPUT_LIMIT,
         alive: Callable[[], None] = lambda: None,
+        name: str = "",
     ) -> Completed:
         """Run ``command`` and wait for its end.
 
-        :param command: a shell command, or words that are quoted.
+        :param command: a shell command, or words that are quoted; ``name``: what errors call it instead.
         :param stdin: what it reads; a file is streamed.
         :param stdout: and ``stderr``: where its outputs go as they come; kept in the result if not given.
         :param limit: bytes of output after which it is cut off.
@@ -156,9 +158,9 @@ class Shell:
         words = command if isinstance(command, str) else shlex.join(command)
         with self._channel(deadline) as channel:
             channel.exec_command(words)
-            exchange = _Exchange(channel, words, deadline, limit, alive)
+            exchange = _Exchange(channel, name or f"`{words}`", deadline, limit, alive)
             out, err = exchange.pump(stdin, stdout, stderr)
-            return Completed(words, exchange.status(), out, err)
+            return Completed(name or f"`{words}`", exchange.status(), out, err)
 
     @contextlib.contextmanager
     def _channel(self, deadline: Deadline) -> Iterator[paramiko.Channel]:
@@ -188,10 +190,10 @@ class _Exchange:
     """Moves bytes of one command in both directions until it ends."""
 
     def __init__(
-        self, channel: paramiko.Channel, words: str, deadline: Deadline, limit: int, alive: Callable[[], None]
+        self, channel: paramiko.Channel, name: str, deadline: Deadline, limit: int, alive: Callable[[], None]
     ) -> None:
         self._channel = channel
-        self._words = words
+        self._name = name
         self._deadline = deadline
         self._limit = limit
         self._alive = alive
@@ -211,7 +213,7 @@ class _Exchange:
             moved += _drain(channel.recv_stderr_ready, channel.recv_stderr, stderr or err)
             total += moved
             if total > self._limit:
-                raise OutputError(f"`{self._words}` wrote more than {self._limit >> 20} MiB", "its output was cut off")
+                raise OutputError(f"{self._name} wrote more than {self._limit >> 20} MiB", "its output was cut off")
             if feeding:
                 feeding = next(source, None) is not None
             elif not moved:
@@ -244,7 +246,7 @@ class _Exchange:
     def _tick(self) -> None:
         if self._deadline.expired:
             raise HangError(
-                f"`{self._words}` was not over within {self._deadline.total:.0f} s",
+                f"{self._name} was not over within {self._deadline.total:.0f} s",
                 "the machine still answered when it was started; the lab's time-out is in its lab.toml",
             )
         if time.monotonic() - self._checked > 1.0:

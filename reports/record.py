@@ -27,6 +27,7 @@ from reports.analysis import Analysis, PhaseData, RunData, load
 from reports.schema import Artefact, LabNote, Metric, PhaseNote, Record
 from reports.text import neutral
 from vm.errors import ConfigError, DiskFullError, LabError, RecordError
+from vm.version import VERSION
 
 RUN = "run.json"
 """The record proper."""
@@ -163,7 +164,7 @@ def _record(name: str, evidence: Evidence, run: RunData, analysis: Analysis, fil
     return Record(
         schema=schema.SCHEMA,
         id=name,
-        product_version=schema.PRODUCT_VERSION,
+        product_version=VERSION,
         lab=LabNote(
             name=lab.name,
             title=lab.title,

@@ -21,9 +21,6 @@ from vm.errors import RecordError
 SCHEMA = 1
 """Version of the shape below. A record of another version is refused, never guessed at."""
 
-PRODUCT_VERSION = "0.1.0"
-"""Version of the program that seals a record."""
-
 Kind = Literal["count", "time", "rate", "ratio", "share", "estimate"]
 """What a figure is. ``estimate`` is sampled by nature; ``time`` and ``rate`` depend on the machine's clock."""
 
