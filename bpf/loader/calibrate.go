@@ -5,6 +5,7 @@ package main
 import (
 	"math"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -131,13 +132,13 @@ func (c *calibration) timeCalls() float64 {
 	return float64(best.Nanoseconds()) / float64(size)
 }
 
-// sink keeps the calls from being dropped.
-var sink int
-
 func timeBatch(size int) time.Duration {
+	sum := 0
 	start := time.Now()
 	for i := range size {
-		sink += calibrationTarget(i)
+		sum += calibrationTarget(i)
 	}
-	return time.Since(start)
+	took := time.Since(start)
+	runtime.KeepAlive(sum)
+	return took
 }

@@ -1,0 +1,127 @@
+"""The article's own tools, as far as they need no kernel: what they make of recorded output, and how they fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vm.paths import REPOSITORY
+
+BCC, BPFTRACE = REPOSITORY / "bpf" / "bcc", REPOSITORY / "bpf" / "bpftrace"
+RECORDED = Path(__file__).parent / "fixtures" / "bpftrace"
+
+PLAYER = """#!{python}
+import signal, sys, time
+ended = []
+signal.signal(signal.SIGINT, lambda *_: ended.append(1))
+said = open({recorded!r}).read().splitlines(keepends=True)
+print("".join(line for line in said if "printf" in line), end="", flush=True)
+while not ended:
+    time.sleep(0.01)
+print("".join(line for line in said if "printf" not in line), end="")
+"""
+"""A bpftrace that says what was recorded: its words at once, its maps when it is ended."""
+
+REFUSED = """#!/bin/sh
+echo 'ERROR: Error attaching probe: kprobe:mutex_lock' >&2
+exit 255
+"""
+
+
+def play(tmp_path: Path, script: str) -> dict[str, str]:
+    """Put a ``bpftrace`` first on PATH; return the environment that has it."""
+    program = tmp_path / "bpftrace"
+    program.write_text(script)
+    program.chmod(0o755)
+    return {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+
+def watched(tmp_path: Path, name: str) -> dict[str, Any]:
+    """Run ``_run.py`` on a script until it is ready, end it, and return its document."""
+    environment = play(tmp_path, PLAYER.format(python=sys.executable, recorded=str(RECORDED / f"{name}.jsonl")))
+    with subprocess.Popen(
+        [sys.executable, BPFTRACE / "_run.py", BPFTRACE / f"{name}.bt", "mutex"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    ) as child:  # fmt: skip
+        assert child.stderr is not None
+        assert child.stderr.readline() == "READY\n"
+        child.send_signal(signal.SIGINT)
+        stdout, _ = child.communicate(timeout=60)
+    assert child.returncode == 0
+    document = json.loads(stdout)
+    assert isinstance(document, dict)
+    return document
+
+
+def test_futex_calls_are_counted_by_word_and_kind(tmp_path: Path) -> None:
+    document = watched(tmp_path, "futex")
+
+    assert document["tool"] == "bpftrace/futex"
+    assert (document["hits"], document["total"]) == (566, 566)
+    assert document["operations"] == {"wait": 288, "wake": 278, "other": 0}
+    assert sum(document["addresses"].values()) == sum(document["processes"].values()) == document["hits"]
+    assert document["addresses"]["0x72bdd0"] == 25
+    assert sum(count for _, _, count in document["heat"]) == document["operations"]["wait"]
+    assert document["heat"][0][0] == 0
+    # A thread that does not wait has no entry to find: no loss.
+    assert document["losses"] == {"helper": 0}
+
+
+def test_addresses_of_the_kernels_mutexes_are_kernel_addresses(tmp_path: Path) -> None:
+    document = watched(tmp_path, "mutex_lock")
+
+    assert (document["hits"], document["total"]) == (22, 989)
+    assert sum(document["addresses"].values()) == 22
+    assert all(int(address, 16) >> 63 for address in document["addresses"])
+    assert all(stack["frames"][0] == "mutex_lock+1" for stack in document["stacks"])
+    assert sum(stack["count"] for stack in document["stacks"]) == 22
+
+
+def test_a_probe_that_cannot_be_attached_is_an_error_and_not_a_zero(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, BPFTRACE / "_run.py", BPFTRACE / "mutex_lock.bt", "mutex"],
+        capture_output=True, text=True, check=False, timeout=60, env=play(tmp_path, REFUSED),
+    )  # fmt: skip
+    document = json.loads(done.stdout)
+
+    assert done.returncode == 1
+    assert "READY" not in done.stderr
+    assert document["error"] == "ERROR: Error attaching probe: kprobe:mutex_lock"
+    assert "hits" not in document
+
+
+@pytest.mark.parametrize("name", ["mutex_lock", "futex"])
+def test_a_bcc_tool_that_cannot_load_says_so_in_its_document(name: str) -> None:
+    # This Python has no bcc, which is one way of not being able to.
+    done = subprocess.run(
+        [sys.executable, BCC / f"{name}.py", "mutex"], capture_output=True, text=True, check=False, timeout=60
+    )
+    document = json.loads(done.stdout)
+
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert document == {"schema": 1, "tool": f"bcc/{name}", "target": "mutex", "error": "No module named 'bcc'"}
+
+
+@pytest.mark.parametrize("words", [[], ["mutex", "channel"], ["a-name-of-sixteen"], [""]])
+def test_a_bcc_tool_wants_one_name_as_the_kernel_keeps_it(words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, BCC / "futex.py", *words], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("usage:")
+
+
+def test_every_tool_is_there_for_both_engines() -> None:
+    bcc = {path.stem for path in BCC.glob("[a-z]*.py")}
+
+    assert bcc == {path.stem for path in BPFTRACE.glob("[a-z]*.bt")}
