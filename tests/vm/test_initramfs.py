@@ -2,13 +2,13 @@
 
 import io
 import lzma
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
 
+from provision.house import House
 from vm import initramfs
 from vm.errors import BuildError
 
@@ -85,16 +85,18 @@ def test_the_archive_lists_the_modules_in_their_order(modules: Path) -> None:
     assert archive == initramfs.build_initramfs(modules, b"the init", epoch=0)
 
 
-@pytest.mark.skipif(not (shutil.which("clang") and shutil.which("ld.lld")), reason="no clang here")
 @pytest.mark.build
 def test_init_is_static_small_and_the_same_each_time() -> None:
-    init = initramfs.compile_init(["clang"], ["ld.lld"])
+    tools = House.open().builder().tools()
+    clang, lld = tools.command("clang"), tools.command("ld.lld")
+
+    init = initramfs.compile_init(clang, lld)
 
     elf = ELFFile(io.BytesIO(init))
     assert elf["e_type"] == "ET_EXEC"
     assert not any(segment["p_type"] in ("PT_INTERP", "PT_DYNAMIC") for segment in elf.iter_segments())
     assert len(init) < 32768
-    assert init == initramfs.compile_init(["clang"], ["ld.lld"])
+    assert init == initramfs.compile_init(clang, lld)
 
 
 def test_the_words_of_a_compiler_that_fails_are_passed_on(tmp_path: Path) -> None:

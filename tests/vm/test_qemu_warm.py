@@ -11,7 +11,7 @@ import pytest
 from tests.vm.qemu_parts import EMULATED, make_parts
 from vm.errors import IntegrityError
 from vm.qemu.parts import Parts
-from vm.qemu.warm import RAM, STATE_SCHEMA, StateRecord, WarmState, WarmStore, checksum, extents, state_key
+from vm.qemu.warm import KEPT_STATES, RAM, STATE_SCHEMA, StateRecord, WarmState, WarmStore, checksum, extents, state_key
 
 MEBIBYTE = 1 << 20
 
@@ -159,6 +159,19 @@ def test_a_discarded_state_is_gone(store: WarmStore) -> None:
     store.discard(saved)
 
     assert store.states() == []
+
+
+def test_of_many_states_of_one_kernel_the_least_recently_used_go(store: WarmStore) -> None:
+    for number in range(KEPT_STATES):
+        saved = save(store, f"{number:016d}")
+        os.utime(saved.path("state.json"), (number, number))
+    store.find("6.1.0", f"{0:016d}")
+
+    save(store, "newest" * 10)
+
+    assert store.find("6.1.0", f"{0:016d}") is not None
+    assert store.find("6.1.0", f"{1:016d}") is None
+    assert len(store.states()) == KEPT_STATES
 
 
 def test_all_that_shapes_a_state_is_in_its_key(parts: Parts) -> None:

@@ -39,6 +39,8 @@ DISK = "disk.qcow2"
 TEMPLATE = "template.qcow2"
 INITRD = "initrd"
 HOST_KEY = "host_key.pub"
+KEPT_STATES = 4
+"""States of one kernel release that are kept; each is over 100 MiB, and a changed image leaves the old one behind."""
 _CHUNK = 4 * 1024 * 1024
 
 
@@ -190,6 +192,8 @@ class WarmStore:
             return None
         if record.schema != STATE_SCHEMA or record.key != key:
             return None
+        with contextlib.suppress(OSError):
+            os.utime(folder / STATE)  # the least recently used one goes first
         return WarmState(folder, record)
 
     def states(self) -> list[WarmState]:
@@ -242,4 +246,12 @@ class WarmStore:
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
+        self._prune(release)
         return WarmState(final, record)
+
+    def _prune(self, release: str) -> None:
+        """Remove the states of a release that were not used for longest."""
+        states = [state for state in self.states() if state.record.release == release]
+        states.sort(key=lambda state: state.path(STATE).stat().st_mtime, reverse=True)
+        for state in states[KEPT_STATES:]:
+            self.discard(state)
