@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0)
 /*
  * The few kernel types and constants that these programs use. A generated vmlinux.h would be three megabytes
- * of one kernel's types; what is below is either stable user-space interface (numbers, x86-64 register
- * layout, tracepoint arguments) or is read through CO-RE relocations, which find the field in each kernel's
- * own type information.
+ * of one kernel's types; what is below is stable user-space interface: numbers, x86-64 register layout,
+ * tracepoint arguments. A program that needs a kernel struct declares the fields it reads with
+ * preserve_access_index and reads them through CO-RE relocations.
  */
 #ifndef KMLAB_KERNEL_H
 #define KMLAB_KERNEL_H
