@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from go_labs.evidence import Segment
 from reports import charts, waits
@@ -163,38 +163,34 @@ def _futex(run: RunData) -> Iterable[Metric]:
 
 def _collector(run: RunData) -> Iterable[Metric]:
     """Pairs of segments that differ in whether the collector may run (claim 2.4-e)."""
-    traced, profiled = run.phase("traced"), run.phase("profiled")
-    counted = ([], []) if traced.trace is None else _pairs(traced, lambda s: traced.counters(s).get("slow", 0))
+    profiled = run.phase("profiled")
     yield metric(
-        "gc.contention_ratio", "Slow-path acquisitions with the collector on, against off", "ratio", traced,
-        ratio(*counted), "no pair of segments was traced",
-        "entries into lockSlow per 1 000 acquisitions, half an entry added to each side", unit="×", exact=True,
-    )  # fmt: skip
-    profile = _pairs(profiled, lambda s: s.counts.get("profile_contentions", 0))
-    yield metric(
-        "gc.profile_ratio", "The same by Go's mutex profile", "estimate", profiled, ratio(*profile),
-        "no pair of segments was profiled", "contentions that the profile counted per 1 000 acquisitions", unit="×",
+        "gc.wait_ratio", "Waits for a lock with the collector on, against off", "ratio", profiled,
+        ratio(*_pairs(profiled)), "no pair of segments was profiled",
+        "contentions per 1 000 acquisitions, each counted by Go's mutex profile; nothing was attached, because "
+        "probes on the slow path keep a contended lock contended; half a contention is added to each side", unit="×",
+        exact=True,
     )  # fmt: skip
     for name, title, collector, choose in (
         ("gc.collections_min", "Collections in each half that allows them, at least", "on", min),
         ("gc.collections_off", "Collections in each half without, at most", "off", max),
     ):
-        collections = [segment.counts["collections"] for segment in traced.segments("gc", collector=collector)]
+        collections = [segment.counts["collections"] for segment in profiled.segments("gc", collector=collector)]
         found = float(choose(collections)) if collections else None
         meaning = "collections that ended during the segment"
-        yield metric(name, title, "count", traced, found, "the section gc did not run", meaning, exact=True)
+        yield metric(name, title, "count", profiled, found, "the section gc did not run", meaning, exact=True)
 
 
-def _pairs(phase: PhaseData, events: Callable[[Segment], int]) -> tuple[list[float], list[float]]:
-    """Return events per 1 000 acquisitions with the collector on and off, pair by pair.
+def _pairs(phase: PhaseData) -> tuple[list[float], list[float]]:
+    """Return contentions per 1 000 acquisitions with the collector on and off, pair by pair.
 
-    Half an event is added to each count, so that a pair with none on one side keeps its weight (Haldane 1956).
+    Half a contention is added to each count, so that a pair with none on one side keeps its weight (Haldane 1956).
     """
     found: dict[str, dict[str, float]] = {}
     for segment in phase.segments("gc"):
         attempts = segment.counts.get("attempts", 0)
         if attempts:
-            rate = 1000 * (events(segment) + 0.5) / attempts
+            rate = 1000 * (segment.counts.get("profile_contentions", 0) + 0.5) / attempts
             found.setdefault(segment.parameters["pair"], {})[segment.parameters["collector"]] = rate
     whole = [pair for pair in found.values() if len(pair) == 2]
     return [pair["on"] for pair in whole], [pair["off"] for pair in whole]
@@ -402,22 +398,21 @@ def _starvation(run: RunData) -> charts.Table | None:
 
 
 def _collector_table(run: RunData) -> charts.Table | None:
-    traced = run.phase("traced")
     rows: list[list[charts.Cell]] = []
-    for segment in traced.segments("gc"):
+    for segment in run.phase("profiled").segments("gc"):
         attempts = segment.counts.get("attempts", 0)
-        slow = traced.counters(segment).get("slow", 0) if traced.trace is not None else None
+        waits = segment.counts.get("profile_contentions", 0)
         speed = segment.samples.get("ns_per_op", [])
         rows.append([
             int(segment.parameters["pair"]) + 1, segment.parameters["collector"], segment.counts.get("collections"),
-            attempts, slow, round(1000 * slow / attempts, 3) if slow is not None and attempts else None,
+            attempts, waits, round(1000 * waits / attempts, 3) if attempts else None,
             median(speed).value if speed else None,
         ])  # fmt: skip
     return table(
         "collector", "The collector and contention, in pairs",
         "Four goroutines allocate while they hold a Mutex; the halves of a pair run in turn, in random order.",
-        "traced", "happened",
-        {"Pair": "", "Collector": "", "Collections": "", "Acquisitions": "", "Slow path": "", "Per 1 000": "",
+        "profiled", "happened",
+        {"Pair": "", "Collector": "", "Collections": "", "Acquisitions": "", "Contentions": "", "Per 1 000": "",
          "Each": "ns/op"},
         rows,
     )  # fmt: skip

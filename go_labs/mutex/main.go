@@ -39,7 +39,7 @@ func declare() *options {
 		rep:         o.Seconds("rep", 0.03, 0.001, 60),
 		repetitions: o.Int("repetitions", 6, 1, 1000),
 		starve:      o.Seconds("starve", 0.4, 0.01, 600),
-		pairs:       o.Int("pairs", 10, 1, 100),
+		pairs:       o.Int("pairs", 25, 1, 100),
 		gc:          o.Seconds("gc", 0.1, 0.01, 2),
 		kernel:      o.Seconds("kernel", 1, 0.01, 600),
 	}
