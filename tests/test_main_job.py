@@ -213,6 +213,7 @@ def _runs(path: Path) -> bool:
     return registration["owner"] == "run" and registration["qemu"] is not None
 
 
+@pytest.mark.timeout(120)
 def test_an_interactive_login_has_a_terminal(environment: dict[str, str]) -> None:
     ours, theirs = os.openpty()
     process = subprocess.Popen(
@@ -222,9 +223,12 @@ def test_an_interactive_login_has_a_terminal(environment: dict[str, str]) -> Non
     os.close(theirs)
     seen = b""
 
-    # The shell echoes what is typed, so the answer is made of parts that are not typed together.
-    os.write(ours, b"test -t 0 && echo terminal-$((20 + 22)); exit 3\r")
     try:
+        # What is typed before the terminal is raw is thrown away, so the shell's prompt comes first.
+        while not re.search(rb"[#$] ?(\x1b\[[?0-9a-z]*)*$", seen):
+            seen += os.read(ours, 4096)
+        # The shell echoes what is typed, so the answer is made of parts that are not typed together.
+        os.write(ours, b"test -t 0 && echo terminal-$((20 + 22)); exit 3\r")
         while chunk := os.read(ours, 4096):
             seen += chunk
     except OSError:
