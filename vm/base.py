@@ -112,6 +112,7 @@ def install(target: Path, packages: Sequence[Package], files: Mapping[str, Path]
             ],
             environment={"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(scratch), "DEBIAN_FRONTEND": "noninteractive"},
             output=target,
+            dies_with_us=True,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -37,6 +38,8 @@ class Stop:
         """Let :meth:`now` end ``child`` while the block runs."""
         with self._lock:
             self._children.add(child)
+            if self._event.is_set():  # since the caller's check: nobody else will end this child
+                _signal_group(child, signal.SIGTERM)
         try:
             yield
         finally:
@@ -74,11 +77,13 @@ def run(
     feed: Callable[[IO[bytes]], object] | None = None,
     output: Path | None = None,
     cwd: Path | None = None,
+    dies_with_us: bool = False,
 ) -> bytes:
     """Run a child to its end and return its standard output.
 
     :param environment: added to :func:`environment`.
     :param feed: writes the child's standard input; called in this thread.
+    :param dies_with_us: a SIGTERM for the child if this process is killed: for one that would go on for long.
     :param output: a file that gets the child's standard output instead.
     :raises BuildError: it failed; the message names it, the hint has its last words.
     :raises DiskFullError: it failed because no space is left.
@@ -87,6 +92,8 @@ def run(
     STOP.check()
     words = [str(word) for word in command]
     name = name_of(words)
+    if dies_with_us and shutil.which(words[0]) and (setpriv := shutil.which("setpriv")):
+        words = [setpriv, "--pdeathsig", "TERM", "--", *words]
     with contextlib.ExitStack() as stack:
         target: IO[bytes] | int = stack.enter_context(output.open("wb")) if output else subprocess.PIPE
         try:

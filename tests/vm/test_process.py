@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from vm import process
 from vm.errors import BuildError, DiskFullError, Interrupted, SetupError
+from vm.paths import REPOSITORY
 
 
 def test_output_and_input() -> None:
@@ -69,7 +72,7 @@ def test_stop_ends_a_child_and_all_that_it_started(tmp_path: Path) -> None:
         except Interrupted as error:
             errors.append(error)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     while not pids.exists():
         time.sleep(0.01)
@@ -81,6 +84,20 @@ def test_stop_ends_a_child_and_all_that_it_started(tmp_path: Path) -> None:
 
     assert len(errors) == 1
     assert not any(alive(int(pid)) for pid in pids.read_text().split())
+
+
+def test_a_child_ends_if_this_process_is_killed(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from vm.process import run; "
+    code += "run(sys.argv[1:], dies_with_us=True)"
+    script = f"echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 600"
+
+    with subprocess.Popen([sys.executable, "-c", code, "sh", "-c", script]) as parent:
+        while not pid.exists():
+            time.sleep(0.01)
+        parent.kill()
+
+    assert not alive(int(pid.read_text()))
 
 
 def alive(pid: int) -> bool:
