@@ -120,7 +120,15 @@ class QemuMachine:
         alive = self.alive()  # before the log is read: QEMU writes the panic, then ends
         self._check_console()
         if not alive:
-            raise died(self.folder, self._process.returncode if self._process is not None else None)
+            raise died(self.folder, self._status())
+
+    def _status(self) -> int | None:
+        """Return how a child that has ended did so; what is not this process's child does not tell."""
+        if self._process is None:
+            return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(timeout=1.0)  # it may be ending just now
+        return None
 
     def _check_console(self) -> None:
         try:
