@@ -179,7 +179,7 @@ class QemuMachine:
         self._registration = msgspec.structs.replace(self._registration, qemu=None, ready=False)
 
     def wait_ended(self, deadline: Deadline) -> None:
-        """Wait until QEMU, which was told to quit, has ended: only then are its files whole."""
+        """Wait until QEMU, which was told to quit or is about to end, has ended: only then are its files whole."""
         while self.alive():
             deadline.check("ending QEMU")
             time.sleep(0.005)
