@@ -1,9 +1,9 @@
 """Writing cpio archives in the ``newc`` form, which is what the kernel unpacks as an initramfs.
 
 Format: Linux, Documentation/driver-api/early-userspace/buffer-format.rst. Each member is a header of ``070701`` and
-thirteen fields of eight hexadecimal digits, the name with a NUL, and the data; header with name, and data, are padded
-to four bytes. ``TRAILER!!!`` ends an archive. The kernel unpacks several archives that follow one another, each starting
-on a multiple of four bytes.
+thirteen fields of eight hexadecimal digits, the name with a NUL, and the data. Header with name, and data, are padded
+to four bytes. ``TRAILER!!!`` ends an archive. The kernel unpacks several archives that follow one another, each
+starting on a multiple of four bytes.
 
 Written here rather than by a program, so that the bytes depend on the members alone: owners are root, inode numbers
 count up, times are the caller's, and device nodes need no privilege.
