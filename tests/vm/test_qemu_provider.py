@@ -74,6 +74,21 @@ def test_the_version_is_asked_once_per_tools_root(layout: Layout) -> None:
     assert tools.asked == 1
 
 
+def test_a_qemu_that_cannot_save_states_starts_cold_and_says_so(layout: Layout, tmp_path: Path) -> None:
+    said: list[str] = []
+    parts = make_parts(tmp_path, StandIn("exit 1", version="8.2.2"))
+    machines = QemuProvider(layout, lambda _: parts, said.append)
+
+    with pytest.raises(QemuDiedError):
+        machines.start(MachineRequest(KERNEL, accel="tcg", start="warm", name="old"), Deadline.after(30))
+
+    assert any("QEMU 8.2.2 cannot save states" in words for words in said)
+    left = machines.registry.read("old")
+    assert left is not None
+    assert left.facts is not None
+    assert left.facts.start == "cold"
+
+
 @pytest.mark.parametrize(
     "wishes", [{"name": "../up"}, {"name": "A"}, {"cpus": 0}, {"memory_mib": 1}, {"port": 70000}, {"name": "x" * 60}]
 )

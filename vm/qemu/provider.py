@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -42,6 +43,9 @@ from vm.qemu.warm import (
 from vm.registry import Process, Registration, Registry
 
 ADDRESS = "127.0.0.1"
+
+MAPPED_RAM_SINCE = 9
+"""QEMU's major version from which on states can be saved; Debian 12 has 7.2, Ubuntu 24.04 has 8.2 (--system-qemu)."""
 
 Say = Callable[[str], None]
 """Takes one short sentence on what happens now."""
@@ -266,6 +270,10 @@ class QemuProvider:
         parts = self._parts(request.kernel)
         accelerator = accel.choose(request.accel, self.layout, parts, deadline)
         hardware = Hardware(request.cpus, request.memory_mib, accelerator)
+        version = qemu_version(self.layout, parts.tools)
+        if request.start == "warm" and int(version.partition(".")[0]) < MAPPED_RAM_SINCE:
+            self._say(f"QEMU {version} cannot save states (mapped-ram came with {MAPPED_RAM_SINCE}.0): starting cold")
+            request = replace(request, start="cold")
         machine = self._create(request, parts, hardware)
         try:
             if request.start == "warm":
