@@ -6,6 +6,7 @@ imported where they are used, so that ``invoke --list`` stays quick.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,12 +108,12 @@ def lab(
         with jobs.performed(job, house) as outcome:
             path = record.seal(outcome.staging, folder, house.layout.runs)
         failed = failed or outcome.error
-        html.render(path)
-        documents.append(path)
+        page = html.render(path)
+        documents.append(verdicts(path, page))
         if not json:
-            show(path)
+            show(path, page)
     if json:
-        cli.print_json({"runs": [verdicts(path) for path in documents]})
+        cli.print_json({"runs": documents})
     if failed is not None:
         raise failed
 
@@ -123,45 +124,25 @@ def report(_c: Context, run: str, out: str = "", json: bool = False) -> None:
     from reports import html
 
     path = Path(run).expanduser()
-    html.render(path, Path(out).expanduser() if out else None)
+    page = html.render(path, Path(out).expanduser() if out else None)
     if json:
-        cli.print_json(verdicts(path))
+        cli.print_json(verdicts(path, page))
     else:
-        show(path, Path(out) if out else None)
+        show(path, page)
 
 
-def verdicts(path: Path) -> dict[str, object]:
-    """Return what ``--json`` tells of a record."""
-    from reports import record
+def verdicts(path: Path, page: Path) -> dict[str, object]:
+    """Return what ``--json`` tells of a record: its verdicts, its folder and its report."""
+    from reports import record, summary
 
-    found = record.read(path, verify=False)
-    return {
-        "record": str(path),
-        "report": str(path / record.REPORT),
-        "lab": found.lab.name,
-        "kernel": found.provenance.kernel_release,
-        "clock": found.provenance.clock,
-        "seed": found.provenance.seed,
-        "verdicts": [{"claim": v.claim, "outcome": v.outcome, "sentence": v.sentence} for v in found.verdicts],
-        "gates": [{"name": g.name, "passed": g.passed, "reason": g.reason} for g in found.gates],
-        "losses": found.losses,
-    }
+    return {**summary.document(record.read(path, verify=False)), "path": str(path), "report": str(page)}
 
 
-def show(path: Path, out: Path | None = None) -> None:
+def show(path: Path, page: Path) -> None:
     """Print a record's verdicts, and where its report lies."""
-    from reports import record
-    from reports.text import OUTCOME_WORDS
+    from reports import record, summary
 
-    found = record.read(path, verify=False)
-    origin = found.provenance
-    title = f"{found.lab.title} · {origin.kernel_release} · {origin.clock} · Go {origin.go_version.removeprefix('go')}"
-    rows = [(v.claim, OUTCOME_WORDS[v.outcome], v.sentence) for v in found.verdicts]
-    cli.print_table(("claim", "verdict", "because"), rows, title)
-    for gate in found.gates:
-        if not gate.passed:
-            print(f"gate {gate.name} failed: {gate.reason}")
-    print(f"report: {out or path / record.REPORT}")
+    summary.print_verdicts(record.read(path, verify=False), page, sys.stdout)
 
 
 @command({"json": JSON})

@@ -6,6 +6,7 @@
 ``selftest.goids``         goroutine ids that the workload said and the probe read, both
 ``selftest.mismatches``    ids that only one of the two has
 ``losses.total``           records and counts that a traced phase says it lost
+``losses.counts``          those among them that leave a counter short
 ``events.recorded``        records in ``events.bin``
 ``probe.hits``             hits of all probes
 ``probe.threads``          threads of the target that hit a probe
@@ -39,8 +40,9 @@ LOSS_MEANING: Mapping[str, str] = {
 }
 """What the loader's losses mean (``bpf/src/shared.h``); one that is not listed is shown with its name alone."""
 
-EVENT_ONLY_LOSSES = frozenset({"ring_full", "stack_failed", "stack_truncated"})
-"""Losses of records and stacks, which leave the counters in the kernel whole."""
+EVENT_ONLY_LOSSES = frozenset({"ring_full", "stack_failed", "stack_truncated", "expired"})
+"""Losses of records and stacks, which leave the counters in the kernel whole: a wait whose end was not seen was counted
+when it began."""
 
 SPLAT = re.compile(
     r"\b(WARNING: CPU|BUG:|Oops\b|Kernel panic|general protection fault|rcu: INFO: .*stall|soft lockup|"
@@ -194,6 +196,10 @@ def _probes(run: RunData) -> Iterable[Metric]:
     lost = float(sum(trace.lost for trace in traces))
     yield add(
         "losses.total", "Lost while tracing", "records", "count", lost, "what the trace says it missed", exact=True
+    )
+    short = float(sum(count for t in traces for name, count in t.losses.items() if name not in EVENT_ONLY_LOSSES))
+    yield add(
+        "losses.counts", "Counts lost while tracing", "counts", "count", short, "what left a counter short", exact=True
     )
     recorded = float(sum(trace.events for trace in traces))
     yield add("events.recorded", "Events recorded", "events", "count", recorded, "waits with start, length and stack")

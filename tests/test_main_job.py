@@ -68,13 +68,13 @@ def run(request: pytest.FixtureRequest, environment: dict[str, str]) -> dict[str
     document = json.loads(done.stdout)
     assert len(document["runs"]) == 1
     found = document["runs"][0]
-    assert found["kernel"].startswith(KERNELS[request.param])
+    assert found["kernel_release"].startswith(KERNELS[request.param])
     assert isinstance(found, dict)
     return found
 
 
 def record(run: dict[str, object]) -> dict[str, object]:
-    found = json.loads((Path(str(run["record"])) / "run.json").read_text())
+    found = json.loads((Path(str(run["path"])) / "run.json").read_text())
     assert isinstance(found, dict)
     return found
 
@@ -84,7 +84,7 @@ def test_every_claim_gets_its_verdict(run: dict[str, object]) -> None:
     assert isinstance(verdicts, list)
 
     assert [verdict["claim"] for verdict in verdicts] == CLAIMS
-    assert {verdict["outcome"] for verdict in verdicts} <= {"confirmed", "refuted", "undecided", "not_testable"}
+    assert {verdict["verdict"] for verdict in verdicts} <= {"confirmed", "refuted", "undecided", "not_testable"}
     assert all(verdict["sentence"] for verdict in verdicts)
 
 
@@ -116,7 +116,7 @@ def test_provenance_names_what_is_needed_to_run_it_again(run: dict[str, object])
     origin = record(run)["provenance"]
     assert isinstance(origin, dict)
 
-    assert origin["kernel_release"] == run["kernel"]
+    assert origin["kernel_release"] == run["kernel_release"]
     assert origin["seed"] == 7
     assert origin["options"]["readers"] == "0,100"
     assert origin["go_version"] == "go1.27.3"
@@ -135,14 +135,14 @@ def test_the_report_is_one_small_file_that_reaches_for_nothing(run: dict[str, ob
 def test_an_old_record_renders_to_the_same_page(
     run: dict[str, object], environment: dict[str, str], tmp_path: Path
 ) -> None:
-    done = invoke("report", str(run["record"]), "--out", str(tmp_path / "again.html"), environment=environment)
+    done = invoke("report", str(run["path"]), "--out", str(tmp_path / "again.html"), environment=environment)
 
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "again.html").read_bytes() == Path(str(run["report"])).read_bytes()
 
 
 def test_a_labs_machine_is_gone_when_it_is_over(run: dict[str, object], environment: dict[str, str]) -> None:
-    assert run["record"]
+    assert run["path"]
     assert machines(environment) == []
 
 

@@ -106,4 +106,4 @@ def _run(line: str, runs: Path) -> tuple[float, Path]:
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-2:]
         raise LabFailedError(f"invoke lab ended with status {done.returncode}: {' '.join(last)}")
-    return seconds, Path(json.loads(done.stdout)["runs"][0]["record"])
+    return seconds, Path(json.loads(done.stdout)["runs"][0]["path"])
