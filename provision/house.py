@@ -14,11 +14,13 @@ from pathlib import Path
 
 import msgspec
 
+from provision import payload
 from provision.ssh import connect
+from provision.transfer import push_whole
 from vm import images, kernels, progress
 from vm import lock as locks
 from vm.deadline import Deadline
-from vm.errors import UsageError
+from vm.errors import LabError, UsageError
 from vm.images import Built, Images, Removed
 from vm.kernels import Listed as KernelRow
 from vm.machine import AcceleratorChoice, Machine, MachineRequest
@@ -200,7 +202,7 @@ class House:
 
     def provider(self) -> QemuProvider:
         """Return what starts machines."""
-        return QemuProvider(self.layout, lambda kernel: self.images(kernel).parts, self.say, _log_in_once)
+        return QemuProvider(self.layout, lambda kernel: self.images(kernel).parts, self.say, self._warm_up)
 
     def start_person(self, text: str, name: str, accel: AcceleratorChoice, *, cold: bool) -> QemuMachine:
         """Start a machine that lives on until it is ended by name, by default that of the kernel's line."""
@@ -275,14 +277,23 @@ class House:
                 return
         yield provider.get(self.choose(text, name))
 
+    def _warm_up(self, machine: QemuMachine, deadline: Deadline) -> None:
+        """Use a machine before its state is saved: what sshd and a shell read from disk then lies in memory.
+
+        The kit that every lab needs is left there, too. A machine is of use without it, so that a kit which cannot be
+        built is told and no more.
+        """
+        with connect(machine.ssh, deadline, machine.check) as shell:
+            try:
+                kit = payload.kit(self.layout, self.images(machine.facts().kernel).tools)
+            except LabError as error:
+                self.say(f"the saved state gets no tracer: {error}")
+            else:
+                push_whole(shell, kit.files, kit.folder, deadline)
+            shell.run("uname -r", deadline).check()
+
     def _persons(self) -> Sequence[MachineRow]:
         return [row for row in self.machines() if row.owner == "person"]
-
-
-def _log_in_once(machine: QemuMachine, deadline: Deadline) -> None:
-    """Use a machine before its state is saved: what sshd and a shell read from disk then lies in memory."""
-    with connect(machine.ssh, deadline, machine.check) as shell:
-        shell.run("uname -r", deadline).check()
 
 
 def _row(registration: Registration) -> MachineRow:

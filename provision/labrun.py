@@ -26,7 +26,7 @@ from provision import hostfacts, payload
 from provision.payload import Payload
 from provision.phases import Workload, failure, run
 from provision.ssh import Shell, connect
-from provision.transfer import push
+from provision.transfer import push, push_whole
 from vm.deadline import Deadline
 from vm.errors import LabError
 from vm.machine import Machine
@@ -40,7 +40,7 @@ PLAN = "plan.json"
 
 GUEST_FACTS = (
     "uname -r; cat /proc/cmdline; cat /sys/devices/system/clocksource/clocksource0/current_clocksource; "
-    "head -1 /proc/stat"
+    "head -1 /proc/stat; ls {kits} 2>/dev/null | tr '\\n' ' '; echo"
 )
 """What is asked of the machine's kernel, a line each: its own word counts, not what the lock says it should be."""
 
@@ -139,8 +139,12 @@ def _run_phases(
         name=lab.name,
         arguments=tuple(f"--{name}={value}" for name, value in request.options.items()),
     )
+    kit = request.payload.kit
     _ask_guest(shell, deadline, journal)
+    if Path(kit.folder).name not in journal.guest["kits"].split():
+        push_whole(shell, kit.files, kit.folder, deadline)
     push(shell, request.payload.files, workload.folder, deadline)
+    shell.run(f"ln -s {kit.folder}/* {workload.folder}/", deadline).check()
     journal.timings["push_seconds"] = time.monotonic() - began
     first: LabError | None = None
     for phase in lab.phases:
@@ -174,8 +178,9 @@ def _explained(evidence: PhaseEvidence, phase: Phase, binary: Path, staging: Pat
 
 
 def _ask_guest(shell: Shell, deadline: Deadline, journal: _Journal) -> None:
-    lines = shell.run(GUEST_FACTS, deadline).check().text().splitlines()
-    names = ("release", "cmdline", "clocksource", "stat_before")
+    output = shell.run(GUEST_FACTS.format(kits=payload.KITS), deadline).check().stdout
+    names = ("release", "cmdline", "clocksource", "stat_before", "kits")
+    lines = output.decode("utf-8", "replace").splitlines()
     journal.guest.update(zip(names, lines, strict=True))
 
 
@@ -231,8 +236,8 @@ def _provenance(request: RunRequest, machine: Machine, journal: _Journal) -> Pro
         go_version=loaded.go_version,
         lab_sha256=payload.folder_digest(request.folder.path),
         binary_sha256=_sha256(loaded.files[request.folder.lab.name]),
-        loader_sha256=_sha256(loaded.files["labtrace"]),
-        objects_sha256=_sha256(loaded.files["objects.o"]),
+        loader_sha256=_sha256(loaded.kit.files["labtrace"]),
+        objects_sha256=_sha256(loaded.kit.files["objects.o"]),
         options=request.options,
         host=hostfacts.describe(),
         seed=request.seed,

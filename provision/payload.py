@@ -12,22 +12,44 @@ from bpf import plan
 from bpf.plan import Plan, plan_for
 from go_labs.spec import LabFolder
 from provision import gobuild, toolchains
+from provision.lean import lean
 from vm.errors import ProbeError, UsageError
 from vm.paths import REPOSITORY, Layout
 from vm.tools import ToolsRoot
+
+KITS = "/lab/kit"
+"""Where kits lie in a machine, a folder each."""
 
 GUEST_SCRIPTS = Path(__file__).resolve().parent / "guest"
 BPF = REPOSITORY / "bpf"
 
 
 @dataclass(frozen=True, slots=True)
+class Kit:
+    """What is the same for every lab: the loader, BPF objects, kernel-side tools.
+
+    :param files: by their path in the machine, below :attr:`folder`; those of a run see them beside their own.
+    :param digest: SHA-256 over names and contents; a machine that has a folder of that name has the kit.
+    """
+
+    files: dict[str, Path | bytes]
+    digest: str
+
+    @property
+    def folder(self) -> str:
+        """Where it lies in a machine."""
+        return f"{KITS}/{self.digest[:32]}"
+
+
+@dataclass(frozen=True, slots=True)
 class Payload:
-    """Files by their path below the run's folder in the machine, and what is recorded of them.
+    """Files of one lab by their path below the run's folder in the machine, and what is recorded of them.
 
     :param binary: the workload, on the host; ``plan``: its probe plan, JSON.
     """
 
     files: dict[str, Path | bytes]
+    kit: Kit
     binary: Path
     plan: bytes
     go_version: str
@@ -36,29 +58,47 @@ class Payload:
 def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot) -> Payload:
     """Build all that ``folder`` needs with Go ``go_version``, or take it from the cache.
 
-    :raises UsageError: the lab needs a newer Go. :raises BuildError: something did not compile.
-    :raises ProbeError: no plan can be made for the workload.
+    :raises UsageError: the lab needs a newer Go, or a tool that is not there. :raises BuildError: something did not
+        compile. :raises ProbeError: no plan can be made for the workload.
     """
     _check_version(folder, go_version)
-    with ThreadPoolExecutor(3) as pool:
-        objects = pool.submit(bpf.build.objects, layout, tools)
-        loader = pool.submit(bpf.build.loader, layout)
+    for phase in folder.lab.phases:
+        for tool in phase.tools:
+            _check_tool(tool)
+    with ThreadPoolExecutor(1) as pool:
+        shared = pool.submit(kit, layout, tools)
         toolchain = toolchains.go_for(go_version, layout)
         binary = gobuild.build(folder.path, toolchain, layout)
         sets = sorted({name for phase in folder.lab.phases for name in phase.probes})
         probe_plan = plan_for(binary, sets)
         _check_marks(folder, probe_plan)
-        files: dict[str, Path | bytes] = {
-            folder.lab.name: binary,
-            "plan.json": plan.to_json(probe_plan),
-            "labtrace": loader.result(),
-            "calibration.json": plan.to_json(_calibration(loader.result())),
-            "objects.o": objects.result(),
-            "with_tools.sh": GUEST_SCRIPTS / "with_tools.sh",
-        }
-    for tool in sorted({tool for phase in folder.lab.phases for tool in phase.tools}):
-        files |= _tool_files(tool)
-    return Payload(files=files, binary=binary, plan=plan.to_json(probe_plan), go_version=f"go{toolchain.version}")
+        pushed, pushed_plan = lean(binary, probe_plan, layout, tools)
+        encoded = plan.to_json(pushed_plan)
+        files: dict[str, Path | bytes] = {folder.lab.name: pushed, "plan.json": encoded}
+        return Payload(
+            files=files, kit=shared.result(), binary=binary, plan=encoded, go_version=f"go{toolchain.version}"
+        )
+
+
+def kit(layout: Layout, tools: ToolsRoot) -> Kit:
+    """Build the kit, or take its parts from the cache.
+
+    :raises BuildError: something did not compile.
+    """
+    loader = bpf.build.loader(layout)
+    files: dict[str, Path | bytes] = {
+        "labtrace": loader,
+        "calibration.json": plan.to_json(plan_for(loader, ["calibration"])),
+        "objects.o": bpf.build.objects(layout, tools),
+        "with_tools.sh": GUEST_SCRIPTS / "with_tools.sh",
+    }
+    scripts = (*BPF.glob("bcc/*.py"), *BPF.glob("bpftrace/*.py"), *BPF.glob("bpftrace/*.bt"))
+    files |= {f"tools/{script.parent.name}/{script.name}": script for script in scripts}
+    digest = hashlib.sha256()
+    for name, source in sorted(files.items()):
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        digest.update(name.encode() + b"\0" + hashlib.sha256(data).digest())
+    return Kit(files, digest.hexdigest())
 
 
 def _check_marks(folder: LabFolder, probe_plan: Plan) -> None:
@@ -74,23 +114,15 @@ def _check_marks(folder: LabFolder, probe_plan: Plan) -> None:
         )
 
 
-def _calibration(loader: Path) -> Plan:
-    return plan_for(loader, ["calibration"])
+def _check_tool(tool: str) -> None:
+    """Refuse a kernel-side tool ``bcc/NAME`` or ``bpftrace/NAME`` that is not there.
 
-
-def _tool_files(tool: str) -> dict[str, Path | bytes]:
-    """Return the files of kernel-side tool ``bcc/NAME`` or ``bpftrace/NAME``, and what the tools of its kind share.
-
-    :raises UsageError: there is no such tool.
+    :raises UsageError: it is not.
     """
-    kind, _, name = tool.partition("/")
-    suffix = {"bcc": ".py", "bpftrace": ".bt"}.get(kind)
-    path = BPF / kind / f"{name}{suffix}"
-    if suffix is None or not path.is_file():
-        scripts = (*BPF.glob("bcc/[a-z]*.py"), *BPF.glob("bpftrace/[a-z]*.bt"))
-        known = sorted(f"{script.parent.name}/{script.stem}" for script in scripts)
+    scripts = (*BPF.glob("bcc/[a-z]*.py"), *BPF.glob("bpftrace/[a-z]*.bt"))
+    known = sorted(f"{script.parent.name}/{script.stem}" for script in scripts)
+    if tool not in known:
         raise UsageError(f"there is no kernel-side tool {tool!r}", f"there are: {', '.join(known)}")
-    return {f"tools/{kind}/{file.name}": file for file in (path, *(BPF / kind).glob("_*.py"))}
 
 
 def _check_version(folder: LabFolder, go_version: str) -> None:

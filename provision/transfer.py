@@ -39,6 +39,13 @@ def push(shell: Shell, files: Mapping[str, Path | bytes], folder: str, deadline:
     return buffer.tell()
 
 
+def push_whole(shell: Shell, files: Mapping[str, Path | bytes], folder: str, deadline: Deadline) -> int:
+    """Do as :func:`push`; ``folder``, which must not be there yet, gets its name when it is whole."""
+    sent = push(shell, files, f"{folder}.part", deadline)
+    shell.run(["mv", "-T", f"{folder}.part", folder], deadline).check()
+    return sent
+
+
 def pull(
     shell: Shell, folder: str, into: Path, deadline: Deadline, alive: Callable[[], None] = lambda: None
 ) -> list[str]:

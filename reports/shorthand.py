@@ -27,7 +27,13 @@ def metric(
     exact: bool = False,
     series: list[Point] | None = None,
 ) -> Metric:
-    """Return the metric with the value ``found``, or one that is absent because of ``lacking`` and ``phase.error``."""
+    """Return the metric with the value ``found``, or one that is absent because of ``lacking`` and ``phase.error``.
+
+    A number is taken as exact. An estimate that has no interval, because there are too few values for one, is no figure
+    to judge by: it is absent.
+    """
+    if isinstance(found, Estimate) and found.interval is None:
+        lacking, found = f"{found.n} values are too few for a 95% interval", None
     estimate = Estimate(found, None, 1) if isinstance(found, int | float) else found
     absent = f"{lacking} ({phase.error})" if phase.error else lacking
     return Metric(

@@ -141,6 +141,19 @@ def test_the_collector_s_ratio_is_that_of_the_pairs_as_the_profile_counted_them(
     assert found.n == len(on) > 1
 
 
+def test_pairs_too_few_for_an_interval_decide_nothing(tmp_path: Path) -> None:
+    run = read(tmp_path, SEEN)
+    profiled = run.phase("profiled")
+    assert profiled.workload is not None
+    few = [s for s in profiled.workload.segments if s.section != "gc" or int(s.parameters["pair"]) < 2]
+    short = replace(profiled, workload=msgspec.structs.replace(profiled.workload, segments=few))
+
+    run = replace(run, phases={**run.phases, "profiled": short})
+
+    assert "2 values are too few" in figures(run)["gc.wait_ratio"].absent
+    assert judge(run)["2.4-e"].outcome == "not_testable"
+
+
 def test_the_funnel_narrows(tmp_path: Path) -> None:
     charts = {chart.id: chart for chart in analyse(read(tmp_path)).charts}
 

@@ -160,8 +160,10 @@ class QemuMachine:
         self._ready(self._launch().cold(deadline), "cold")
 
     def start_warm(self, state: WarmState, deadline: Deadline) -> None:
-        """Restore a saved state."""
+        """Restore a saved state. The console log begins with the words of the boot that was saved."""
         take_identity(self.folder, state)
+        if not self.console_path.exists():
+            shutil.copyfile(state.path(CONSOLE), self.console_path)
         self._ready(self._launch().warm(state, deadline), "warm")
 
     def reset(self, deadline: Deadline) -> None:
@@ -358,8 +360,9 @@ class QemuProvider:
                 qmp.save(str(folder / RAM), deadline)
                 qmp.execute("quit", deadline)
             machine.wait_ended(deadline)
-            for name, kept in ((OVERLAY, DISK), (INITRD, INITRD), (PRIVATE_KEY, PRIVATE_KEY), (HOST_KEY, HOST_KEY)):
-                shutil.move(machine.folder / name, folder / kept)
+            shutil.move(machine.folder / OVERLAY, folder / DISK)
+            for name in (INITRD, PRIVATE_KEY, HOST_KEY, CONSOLE):
+                shutil.move(machine.folder / name, folder / name)
             make_overlay(parts, folder / TEMPLATE)
 
     def _create(self, request: MachineRequest, parts: Parts, hardware: Hardware) -> QemuMachine:

@@ -32,7 +32,7 @@ from vm.errors import IntegrityError
 from vm.qemu.command import Channels, Files, Hardware, machine_arguments
 from vm.qemu.parts import Parts
 
-STATE_SCHEMA = 1
+STATE_SCHEMA = 2
 STATE = "state.json"
 RAM = "ram"
 DISK = "disk.qcow2"
