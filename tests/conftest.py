@@ -7,6 +7,7 @@ README asks for is written down here, with why.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -26,6 +27,11 @@ def pytest_configure() -> None:
     """Take the person's own wishes out of the environment: they are no part of what is tested."""
     for name in ("NO_COLOR", "KMLAB_ARCHIVE"):
         os.environ.pop(name, None)
+    # A shell without job control starts what it puts into the background with SIGINT ignored, nohup ignores SIGHUP, and
+    # both pass to every child. What is tested is what these signals do.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.hookimpl(wrapper=True)
