@@ -24,7 +24,6 @@ COMM_LENGTH = 16
 
 COMMON = r"""
 #include <uapi/linux/ptrace.h>
-#include <linux/sched.h>
 
 enum { TOTAL, HITS, LOST_ADDRESS, LOST_PROCESS, LOST_OTHER, COUNTS };
 
