@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from go_labs import spec
-from provision import cli, hostfacts, payload, toolchains
+from provision import cli, hostfacts, payload
 from provision.bench import builds, labs, machines, probes
 from provision.bench.figures import Figure, Result, Unmeasured, ratio, rows
 from provision.bench.labs import Render
@@ -100,9 +99,9 @@ def _machines(result: Result, house: House, kernel: Kernel, wanted: set[str], ro
 
 
 def _probes(result: Result, house: House, kernel: Kernel, rounds: int) -> None:
-    prepared = payload.prepare(spec.find("mutex"), toolchains.resolve(), house.layout, house.images(kernel).tools)
+    kit = payload.kit(house.layout, house.images(kernel).tools)
     try:
-        ours, theirs = probes.measure(house, kernel, prepared, rounds, house.say)
+        ours, theirs = probes.measure(house, kernel, kit, rounds, house.say)
     except LabFailedError as error:
         _add(result, Unmeasured(name="probes", reason=error.message))
         return

@@ -17,7 +17,7 @@ import msgspec
 from bpf.plan import Plan
 from provision.bench.figures import Figure
 from provision.house import START_SECONDS, House
-from provision.payload import Payload
+from provision.payload import Kit
 from provision.ssh import Shell, connect
 from provision.transfer import push
 from vm.deadline import Deadline
@@ -33,13 +33,13 @@ LIMIT = 1 / 5
 
 
 def measure(
-    house: House, kernel: Kernel, payload: Payload, rounds: int, say: Callable[[str], None]
+    house: House, kernel: Kernel, kit: Kit, rounds: int, say: Callable[[str], None]
 ) -> tuple[Figure, Figure]:
     """Return nanoseconds per hit: ours at the pp point, and bpftrace's at the entry, taken in turn.
 
     :raises LabFailedError: a program said something else than its measurement.
     """
-    plan = msgspec.json.decode(_bytes(payload, "calibration.json"), type=Plan)
+    plan = msgspec.json.decode(_bytes(kit, "calibration.json"), type=Plan)
     offset = next(probe.offset for probe in plan.probes if probe.point == "entry")
     deadline = Deadline.after(START_SECONDS + rounds * 2 * SECONDS)
     ours: list[float] = []
@@ -48,7 +48,7 @@ def measure(
         house.provider().start(MachineRequest(kernel=kernel), deadline) as machine,
         connect(machine.ssh, deadline, machine.check) as shell,
     ):
-        push(shell, {name: payload.files[name] for name in FILES}, FOLDER, deadline)
+        push(shell, {name: kit.files[name] for name in FILES}, FOLDER, deadline)
         for number in range(rounds):
             alone = _cost(shell.run(CALIBRATE, deadline.within(SECONDS), alive=machine.check).check().text())
             watched, hits = _watched(shell, offset, deadline.within(SECONDS))
@@ -97,6 +97,6 @@ def _cost(text: str) -> dict[str, float]:
     raise LabFailedError(f"the loader's calibration said {text[:200]!r}")
 
 
-def _bytes(payload: Payload, name: str) -> bytes:
-    source = payload.files[name]
+def _bytes(kit: Kit, name: str) -> bytes:
+    source = kit.files[name]
     return source if isinstance(source, bytes) else source.read_bytes()
