@@ -111,6 +111,9 @@ def _transport(target: SshTarget, deadline: Deadline) -> paramiko.Transport | No
     try:
         transport.start_client(timeout=patience)
         transport.get_remote_server_key()  # start_client returns without an error when its time is over
+    except paramiko.IncompatiblePeer as error:
+        transport.close()
+        raise SshError(f"the machine's sshd and this program share no algorithm: {error}") from error
     except (paramiko.SSHException, EOFError, OSError):
         transport.close()
         return None
