@@ -98,6 +98,8 @@ def from_debs(release: str, debs: Sequence[Path]) -> KernelTree:
             f"the packages hold no {lacking} of {release} ({names})", "Name every package of that release."
         )
     kept = [entry for entry in wanted(every, release) if entry.path not in (f"{modules}/vmlinuz", f"{modules}/config")]
+    if not any(entry.path.startswith("usr/src/") for entry in kept):
+        kept.append(Entry("usr/src", Kind.FOLDER, 0o755))  # init binds it; without headers it is there and empty
     return KernelTree(release, vmlinuz, config, tree.canonical(kept))
 
 

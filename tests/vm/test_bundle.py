@@ -58,6 +58,14 @@ def test_a_kernel_from_6_19_on_lies_beside_its_modules_in_several_packages(tmp_p
     assert files == [f"{modules}/kernel/a.ko.xz", f"{modules}/modules.order"]
 
 
+def test_a_kernel_without_headers_has_an_empty_place_for_them(tmp_path: Path) -> None:
+    paths = debs(tmp_path, {f"boot/vmlinuz-{OLD}": b"k", f"boot/config-{OLD}": b"c", f"lib/modules/{OLD}/a.ko": b"m"})
+
+    kernel = bundle.from_debs(OLD, paths)
+
+    assert [(e.path, e.kind) for e in kernel.files if e.path.startswith("usr/src")] == [("usr/src", tree.Kind.FOLDER)]
+
+
 def test_a_kernel_without_its_image_is_refused(tmp_path: Path) -> None:
     paths = debs(tmp_path, {f"usr/lib/modules/{NEW}/config": b"c"})
 
