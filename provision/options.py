@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 
 from go_labs.spec import Lab, Option
@@ -48,10 +49,13 @@ def check(name: str, option: Option, value: str) -> None:
 
 def _number(name: str, option: Option, text: str) -> float:
     try:
-        return float(text) if option.kind == "seconds" else float(int(text))
-    except ValueError:
+        number = float(text) if option.kind == "seconds" else float(int(text))
+    except (ValueError, OverflowError):
+        number = math.nan
+    if math.isnan(number):  # also the word "nan", which compares as within any range
         kind = "a number of seconds" if option.kind == "seconds" else "a whole number"
-        raise UsageError(f"{name}={text!r} is not {kind}", option.help) from None
+        raise UsageError(f"{name}={text!r} is not {kind}", option.help)
+    return number
 
 
 def _range(low: float | None, high: float | None) -> str:
