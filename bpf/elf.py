@@ -128,6 +128,8 @@ class Elf:
         :raises ProbeError: it cannot be read; else see the class.
         """
         try:
+            if not path.is_file() and not path.is_dir() and path.exists():  # a pipe or device may never end
+                raise ProbeError(f"{path} is no regular file", "give the path of a Go program")
             if path.stat().st_size > _LARGEST:
                 raise ProbeError(f"{path.name} is larger than {_LARGEST >> 30} GiB", "give a Go program")
             return cls(path.name, path.read_bytes())

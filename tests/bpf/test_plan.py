@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -145,6 +146,14 @@ def test_an_unknown_set_names_those_there_are() -> None:
 def test_a_file_that_is_absent(tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match="cannot be read"):
         plan_for(tmp_path / "absent", ["mutex"])
+
+
+def test_a_pipe_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    with pytest.raises(ProbeError, match="no regular file"):
+        plan_for(pipe, ["mutex"])
 
 
 def test_a_folder_is_no_binary(tmp_path: Path) -> None:
