@@ -158,9 +158,10 @@ class House:
 
     # Artefacts.
 
-    def builder(self, *, renew: bool = False) -> images.Builder:
+    def builder(self, *, renew: bool = False, thorough: bool = False) -> images.Builder:
         """Return what builds artefacts, with progress on stderr; with ``renew`` whatever the lock says of them."""
-        return images.Builder(self.lock, self.layout, progress.to_stderr(), self._own, renew=renew)
+        say = progress.to_stderr()
+        return images.Builder(self.lock, self.layout, say, self._own, renew=renew, thorough=thorough)
 
     def images(self, kernel: Kernel) -> Images:
         """Return what a machine of ``kernel`` needs, building what is not there; asked once per kernel."""
@@ -169,11 +170,11 @@ class House:
         return self._found[kernel.release]
 
     def build(self, wanted: Sequence[Kernel], *, record: bool) -> list[Built]:
-        """Build what ``wanted`` need and is not there.
+        """Build what ``wanted`` need and is not there, or is corrupt: every byte is read.
 
         :param record: write the hashes of what comes out into the lock, also where it has others.
         """
-        built = self.builder(renew=record).build(wanted)
+        built = self.builder(renew=record, thorough=True).build(wanted)
         if record:
             renewed = images.with_hashes(self.lock, built, renew=True)
             if renewed != self.lock:

@@ -17,7 +17,7 @@ from typing import Literal
 
 from vm import base, bundle, download, tools
 from vm import lock as locks
-from vm.artefacts import TREE, Artefact, Plan, Store, check, disk_usage
+from vm.artefacts import TREE, Artefact, Plan, Store, check, disk_usage, glance
 from vm.errors import IntegrityError
 from vm.model import Kernel, Lock, Package
 from vm.paths import Layout
@@ -78,6 +78,7 @@ class Builder:
     :param progress: downloads, and a line for each artefact that is built.
     :param own: files of kernels of one's own by SHA-256; those of locked ones are fetched.
     :param renew: take what comes out, whatever the lock says; for :func:`with_hashes`.
+    :param thorough: read every byte of the artefacts that are there, instead of glancing at them.
     """
 
     def __init__(
@@ -88,13 +89,14 @@ class Builder:
         own: Mapping[str, Path] | None = None,
         *,
         renew: bool = False,
+        thorough: bool = False,
     ) -> None:
         self.renew = renew
         self.lock = lock
         self.layout = layout
         self.say = progress or Silent()
         self.own = dict(own or {})
-        self.store = Store(layout.artefacts, self.say)
+        self.store = Store(layout.artefacts, self.say, thorough=thorough)
 
     def images(self, kernel: Kernel, *, system_qemu: bool = False) -> Images:
         """Return what a machine of ``kernel`` needs, building what is not there or was changed.
@@ -308,9 +310,11 @@ def is_built(lock: Lock, layout: Layout, kernel: Kernel) -> bool:
 
 
 def _state(artefact: Artefact) -> str:
-    silent = Silent()
-    plan = Plan(artefact.seal.kind, artefact.path.name.rpartition("-")[0], artefact.seal.inputs)
-    return "whole" if Store(artefact.path.parent, silent).find(plan) else silent.notes[-1]
+    try:
+        glance(artefact)
+    except IntegrityError as error:
+        return error.message
+    return "whole"
 
 
 def _used(lock: Lock) -> set[str]:

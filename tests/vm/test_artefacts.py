@@ -217,6 +217,18 @@ def test_a_check_sees_what_a_glance_cannot(store: Store, name: str, content: byt
         check(built)
 
 
+def test_what_a_thorough_store_finds_corrupt_is_built_again(store: Store) -> None:
+    built = store.obtain(PLAN, builder())
+    touch_up(built.path / "image", b"imagf")
+    thorough = Store(store.folder, Silent(), thorough=True)
+
+    again = thorough.obtain(PLAN, builder())
+
+    assert notes(thorough) == [f"{PLAN.name} is corrupt (image): building it again"]
+    assert (again.path / "image").read_bytes() == b"image"
+    check(again)
+
+
 def test_a_seal_of_another_schema_is_refused(store: Store) -> None:
     built = store.obtain(PLAN, builder())
     seal = msgspec.structs.replace(built.seal, schema=99)
