@@ -91,6 +91,7 @@ def lab(
     from provision import jobs, options, toolchains
     from provision.house import House
     from reports import html, record
+    from vm.errors import Interrupted
 
     folder = spec.find(name)
     house = House.open(runs=runs, system_qemu=system_qemu)
@@ -112,6 +113,8 @@ def lab(
         documents.append(verdicts(path, page))
         if not json:
             show(path, page)
+        if isinstance(outcome.error, Interrupted):
+            break
     if json:
         cli.print_json({"runs": documents})
     if failed is not None:

@@ -28,7 +28,7 @@ from provision.phases import Workload, failure, run
 from provision.ssh import Shell, connect
 from provision.transfer import push, push_whole
 from vm.deadline import Deadline
-from vm.errors import LabError
+from vm.errors import Interrupted, LabError
 from vm.machine import Machine
 from vm.version import VERSION
 
@@ -106,8 +106,8 @@ def sweep(runs: Path) -> list[Path]:
 def run_lab(request: RunRequest, machine: Machine, staging: Path, deadline: Deadline, progress: Progress) -> Outcome:
     """Run all phases of ``request`` on ``machine`` and leave evidence in ``staging``.
 
-    Errors of the machine and the workload do not escape: they are in the outcome, beside what was finished.
-    Ctrl-C does.
+    Errors of the machine and the workload do not escape: they are in the outcome, beside what was finished. So is
+    Ctrl-C or a signal, once a phase was finished; before that there is nothing to keep, and it escapes.
     """
     journal = _Journal()
     error: LabError | None = None
@@ -116,7 +116,13 @@ def run_lab(request: RunRequest, machine: Machine, staging: Path, deadline: Dead
         with connect(machine.ssh, deadline, machine.check) as shell:
             journal.timings["connect_seconds"] = time.monotonic() - began
             error = _run_phases(request, machine, shell, staging, deadline, progress, journal)
+    except KeyboardInterrupt:
+        if not journal.phases:
+            raise
+        error = Interrupted("interrupted", "the record holds the phases that were finished")
     except LabError as caught:
+        if isinstance(caught, Interrupted) and not journal.phases:
+            raise
         error = caught
     journal.timings["machine_seconds"] = time.monotonic() - began
     _write_evidence(request, machine, staging, journal, error)
