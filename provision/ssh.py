@@ -12,15 +12,17 @@ import logging
 import select
 import shlex
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import paramiko
 
 from vm.deadline import Deadline
-from vm.errors import HangError, IntegrityError, OutputError, SshError
+from vm.errors import HangError, IntegrityError, Interrupted, OutputError, SshError
 from vm.machine import SshTarget
 
 CHUNK = 256 * 1024
@@ -31,6 +33,9 @@ OUTPUT_LIMIT = 64 * 1024 * 1024
 
 ATTEMPT_SECONDS = 10.0
 """Seconds that one attempt gets from TCP connect to the end of the key exchange, which takes 0.5 s under emulation."""
+
+STOP_SECONDS = 5.0
+"""Seconds that a command's thread gets to close its channel after the wait for it was cut short."""
 
 # paramiko reports what it also raises, on a logger that prints to stderr where nobody configured one.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -159,11 +164,16 @@ class Shell:
         :raises SshError: the connection broke.
         """
         words = command if isinstance(command, str) else shlex.join(command)
-        with self._channel(deadline) as channel:
-            channel.exec_command(words)
-            exchange = _Exchange(channel, name or f"`{words}`", deadline, limit, alive)
-            out, err = exchange.pump(stdin, stdout, stderr)
-            return Completed(name or f"`{words}`", exchange.status(), out, err)
+        stop = threading.Event()
+
+        def work() -> Completed:
+            with self._channel(deadline) as channel:
+                channel.exec_command(words)
+                exchange = _Exchange(channel, name or f"`{words}`", deadline, limit, alive, stop)
+                out, err = exchange.pump(stdin, stdout, stderr)
+                return Completed(name or f"`{words}`", exchange.status(), out, err)
+
+        return _apart(work, stop)
 
     @contextlib.contextmanager
     def _channel(self, deadline: Deadline) -> Iterator[paramiko.Channel]:
@@ -189,17 +199,47 @@ class Shell:
         return channel
 
 
+def _apart(work: Callable[[], Completed], stop: threading.Event) -> Completed:
+    """Do ``work`` in a thread that no signal reaches; when the wait for it is cut short, set ``stop`` and let it end.
+
+    paramiko takes its locks before it enters ``try``. An exception that a signal's handler raises just there leaves a
+    lock held for good, and closing the channel then waits for it. Handlers run in the main thread alone.
+    """
+    future: Future[Completed] = Future()
+
+    def body() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    thread = threading.Thread(target=body, name="ssh", daemon=True)
+    thread.start()
+    try:
+        return future.result()
+    finally:
+        stop.set()
+        thread.join(STOP_SECONDS)
+
+
 class _Exchange:
     """Moves bytes of one command in both directions until it ends."""
 
     def __init__(
-        self, channel: paramiko.Channel, name: str, deadline: Deadline, limit: int, alive: Callable[[], None]
+        self,
+        channel: paramiko.Channel,
+        name: str,
+        deadline: Deadline,
+        limit: int,
+        alive: Callable[[], None],
+        stop: threading.Event,
     ) -> None:
         self._channel = channel
         self._name = name
         self._deadline = deadline
         self._limit = limit
         self._alive = alive
+        self._stop = stop
         self._checked = time.monotonic()
 
     def pump(
@@ -247,6 +287,8 @@ class _Exchange:
             return  # the command ended meanwhile; what it left is still to be read
 
     def _tick(self) -> None:
+        if self._stop.is_set():
+            raise Interrupted(f"{self._name} was given up", "what was finished is kept")
         if self._deadline.expired:
             raise HangError(
                 f"{self._name} was not over within {self._deadline.total:.0f} s",

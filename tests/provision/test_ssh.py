@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,19 @@ def test_output_without_end_is_cut_off(shell: Shell) -> None:
 def test_a_command_that_hangs_ends_at_the_deadline(shell: Shell) -> None:
     with pytest.raises(HangError, match="`sleep 60` was not over within"):
         shell.run("sleep 60", Deadline.after(0.3))
+
+
+def test_an_interrupt_at_any_moment_of_a_command_is_prompt_and_leaves_the_connection_usable(shell: Shell) -> None:
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for moment in range(1, 40):
+            signal.setitimer(signal.ITIMER_REAL, moment / 500)
+            with pytest.raises(KeyboardInterrupt):
+                shell.run("sleep 60", soon())
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+    assert shell.run("echo there", soon()).text().strip() == "there"
 
 
 def test_another_host_key_is_refused(target: SshTarget, tmp_path: Path) -> None:
