@@ -67,7 +67,7 @@ def _told(where: Path) -> Iterator[None]:
     except OSError as error:
         if is_full(error):
             raise DiskFullError(
-                f"no space left while sealing {where}", "free some space; the run is kept there until a lab is run again"
+                f"no space left while sealing {where}", "free some space; it is kept there until the next run"
             ) from error
         raise RecordError(f"{where} cannot be sealed: {error}", "what the run left is kept there") from error
 
