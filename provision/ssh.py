@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import paramiko
+from paramiko.ssh_exception import IncompatiblePeer
 
 from vm.deadline import Deadline
 from vm.errors import HangError, IntegrityError, Interrupted, OutputError, SshError
@@ -116,7 +117,7 @@ def _transport(target: SshTarget, deadline: Deadline) -> paramiko.Transport | No
     try:
         transport.start_client(timeout=patience)
         transport.get_remote_server_key()  # start_client returns without an error when its time is over
-    except paramiko.IncompatiblePeer as error:
+    except IncompatiblePeer as error:
         transport.close()
         raise SshError(f"the machine's sshd and this program share no algorithm: {error}") from error
     except (paramiko.SSHException, EOFError, OSError):

@@ -106,8 +106,10 @@ def serving(folder: Path, *, silent: bool = False) -> Iterator[SshTarget]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join()
-        for open_one in (*transports, *kept):
-            open_one.close()
+        for transport in transports:
+            transport.close()
+        for connection in kept:
+            connection.close()
 
 
 def _new_key(path: Path) -> Path:
