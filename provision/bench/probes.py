@@ -32,9 +32,7 @@ SECONDS = 120.0
 LIMIT = 1 / 5
 
 
-def measure(
-    house: House, kernel: Kernel, kit: Kit, rounds: int, say: Callable[[str], None]
-) -> tuple[Figure, Figure]:
+def measure(house: House, kernel: Kernel, kit: Kit, rounds: int, say: Callable[[str], None]) -> tuple[Figure, Figure]:
     """Return nanoseconds per hit: ours at the pp point, and bpftrace's at the entry, taken in turn.
 
     :raises LabFailedError: a program said something else than its measurement.
