@@ -96,12 +96,19 @@ def test_forced_counts_equal_the_traced_ones(run: dict[str, object]) -> None:
     assert [row for row in rows if row["traced"] != row["expected"]] == []
 
 
-def test_nothing_was_lost_unseen(run: dict[str, object]) -> None:
+def test_no_count_is_short_and_every_wait_is_accounted_for(run: dict[str, object]) -> None:
     losses = record(run)["losses"]
     assert isinstance(losses, list)
+    trace = json.loads((Path(str(run["path"])) / "traced" / "trace.json").read_text())
 
+    def total(name: str) -> int:
+        return sum(counters.get(name, 0) for counters in trace["counters"].values())
+
+    # 7.3 now and then misses the hit that ends a wait: such a wait is counted when it begins and told as expired.
     assert losses
-    assert [loss for loss in losses if loss["count"]] == []
+    assert [loss for loss in losses if loss["count"] and loss["name"] != "expired"] == []
+    begun = total("park_mutex") + total("park_rw_reader") + total("park_rw_writer")
+    assert begun == total("resumed") + trace["losses"]["expired"] + trace["unfinished"]
 
 
 def test_every_phase_ran(run: dict[str, object]) -> None:
