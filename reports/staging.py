@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from bpf import gotrace
 from bpf import plan as plans
 from bpf import trace as traces
 from go_labs.evidence import EVIDENCE_SCHEMA, Evidence, PhaseEvidence, Segment, WorkloadOutput
@@ -137,6 +138,7 @@ def _phase(staging: Path, shared: dict[str, str], evidence: PhaseEvidence, lab: 
         workload=workload,
         trace=trace,
         plan=attempt("plan", plans.read),
+        go_trace=attempt("go_trace", gotrace.read),
         events=no_events() if events is None else events,
         tools=tools,
         tool_errors=tool_errors,
