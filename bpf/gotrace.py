@@ -36,8 +36,9 @@ GoroutineClass = Literal["user", "runtime", "tracer", "unknown"]
 Count = Annotated[int, Meta(ge=0)]
 Text = Annotated[str, Meta(max_length=500)]
 Clock = Literal["snapshot", "mark", ""]
-"""What times were set by: the trace's own reading of CLOCK_MONOTONIC (Go 1.25 and newer), or the reading in the mark at
-a segment's entry, which is early by the time between reading the clock and marking, some microseconds."""
+"""What times were set by: the trace's own readings of CLOCK_MONOTONIC (Go 1.25 and newer), or the tightest of labkit's
+marks before the first segment, so that times may be early by what lay between reading the clock and marking: about a
+microsecond, several under emulation."""
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True):

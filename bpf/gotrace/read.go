@@ -65,7 +65,7 @@ func (f *File) read(path string) (r *reader) {
 	}
 	parser, err := trace.NewReader(buffered)
 	if err != nil {
-		if strings.Contains(err.Error(), "unsupported version") {
+		if strings.Contains(err.Error(), "unsupported") {
 			f.Unsupported = bounded(err.Error())
 		}
 		f.Error = bounded(err.Error())

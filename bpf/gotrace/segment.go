@@ -7,6 +7,9 @@ import (
 	"golang.org/x/exp/trace"
 )
 
+// lastSegment is the highest id of a segment, that of the self-test.
+const lastSegment = 511
+
 const pausePrefix = "stop-the-world ("
 
 // part is what one recording has of one segment, times still by the trace's clock.
@@ -95,15 +98,18 @@ func (r *reader) event(e trace.Event) error {
 // has a snapshot of its own, because the factor between ticks and nanoseconds may be another.
 func (r *reader) now(e trace.Event) trace.Time { return e.Time() + r.shift }
 
-// mark begins or ends a segment: labkit writes "enter ID CLOCK_MONOTONIC" and "leave ID".
+// mark begins or ends a segment, or sets the clock: labkit writes "clock CLOCK_MONOTONIC", "enter ID" and "leave ID".
 func (r *reader) mark(e trace.Event, message string) error {
 	var id int
 	var mono int64
-	if n, _ := fmt.Sscanf(message, "enter %d %d", &id, &mono); n == 2 && id >= 1 && id <= 511 {
+	if n, _ := fmt.Sscanf(message, "clock %d", &mono); n == 1 && len(r.marks) < maxMarks {
+		r.marks = append(r.marks, clockMark{r.now(e), mono})
+		return nil
+	}
+	if n, _ := fmt.Sscanf(message, "enter %d", &id); n == 1 && id >= 1 && id <= lastSegment {
 		if r.current != nil {
 			return fmt.Errorf("segment %d begins within segment %d", id, r.current.id)
 		}
-		r.marks = append(r.marks, clockMark{r.now(e), mono})
 		r.enter(e, id)
 		return nil
 	}

@@ -13,6 +13,9 @@ const (
 // maxText bounds every text out of a trace, in bytes.
 const maxText = 400
 
+// maxMarks bounds readings of the clock that are kept of one trace; labkit makes five.
+const maxMarks = 1000
+
 // Summary is the document.
 type Summary struct {
 	Schema   int              `json:"schema"`
@@ -21,8 +24,8 @@ type Summary struct {
 }
 
 // File tells of one recording. Whole says that nothing is missing and all was read; Clock, what times were set by: "snapshot" is
-// the trace's own reading of CLOCK_MONOTONIC, "mark" the reading in labkit's marks, which is early by as much as lay between reading
-// and marking.
+// the trace's own reading of CLOCK_MONOTONIC, "mark" the reading in labkit's marks before the first segment, which is early by as much
+// as lay between reading and marking.
 type File struct {
 	Name        string `json:"name"`
 	Bytes       int64  `json:"bytes"`

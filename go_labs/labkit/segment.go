@@ -47,11 +47,10 @@ func newSegment(r *Run, id int, section string, parameters map[string]string) *S
 // Enter begins the segment, or begins it again.
 func (s *Segment) Enter() {
 	s.before = s.run.readContention()
-	now := Monotonic()
+	s.marks = s.run.recording.begins(s)
 	if s.StartNs == 0 {
-		s.StartNs = now
+		s.StartNs = Monotonic()
 	}
-	s.marks = s.run.recording.begins(s, now)
 	Mark(s.ID)
 	markTrace(s.marks[0])
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime/trace"
 	"strconv"
+	"time"
 )
 
 // OutFolder is the environment variable with the folder that files beside the document go to; the machine's side sets it.
@@ -20,7 +21,11 @@ const (
 	MaxTraces = 32 << 20
 )
 
-const traceCategory = "segment"
+const (
+	traceCategory = "segment"
+	clockMarks    = 5
+	settlePause   = 2 * time.Millisecond
+)
 
 // recording is where runtime/trace writes to: a file that grows to limit bytes; the rest is counted.
 type recording struct {
@@ -100,6 +105,7 @@ func (w *recording) around(body func() error) error {
 	if err := trace.Start(w); err != nil {
 		return fmt.Errorf("runtime/trace does not start: %w", err)
 	}
+	settle()
 	err := body()
 	trace.Stop() // returns when the last byte was written
 	for _, s := range w.segments {
@@ -108,9 +114,18 @@ func (w *recording) around(body func() error) error {
 	return err
 }
 
+// settle lets the goroutines of the tracer come to rest, so that few of their first steps fall into the first segment, and marks
+// CLOCK_MONOTONIC in the trace, which traces before Go 1.25 do not know: several times, of which the tightest mark counts.
+func settle() {
+	for i := 0; i < clockMarks; i++ {
+		markTrace("clock " + strconv.FormatInt(Monotonic(), 10))
+		time.Sleep(settlePause)
+	}
+}
+
 // begins notes that the segment is entered during a recording, and returns the two messages that mark it in the trace, made
-// now: nothing may be allocated once the segment has begun. The first has CLOCK_MONOTONIC, which traces before Go 1.25 do not know.
-func (w *recording) begins(s *Segment, now int64) [2]string {
+// now: nothing may be allocated once the segment has begun.
+func (w *recording) begins(s *Segment) [2]string {
 	if w == nil {
 		return [2]string{}
 	}
@@ -122,7 +137,7 @@ func (w *recording) begins(s *Segment, now int64) [2]string {
 		w.segments = append(w.segments, s)
 	}
 	id := strconv.Itoa(s.ID)
-	return [2]string{"enter " + id + " " + strconv.FormatInt(now, 10), "leave " + id}
+	return [2]string{"enter " + id, "leave " + id}
 }
 
 func (w *recording) has(s *Segment) bool {

@@ -60,7 +60,7 @@ func TestEachRecordingIsAFileWithTheMarksOfItsSegments(t *testing.T) {
 		t.Fatalf("files %q, error %v", names(t, folder), err)
 	}
 	for file, marks := range map[string][]string{
-		"go-1.trace": {"enter 1 ", "leave 1", "enter 2 ", "leave 2"}, "go-2.trace": {"enter 2 ", "leave 2"},
+		"go-1.trace": {"clock ", "enter 1", "leave 1", "enter 2", "leave 2"}, "go-2.trace": {"clock ", "enter 2", "leave 2"},
 	} {
 		text, err := os.ReadFile(filepath.Join(folder, file))
 		if err != nil || !bytes.HasPrefix(text, []byte("go 1.")) {
