@@ -61,9 +61,8 @@ def test_a_hundred_goroutines_are_created_97_end_and_3_stay_blocked(summary: GoT
 @pytest.mark.build
 def test_every_goroutine_is_known_by_start_creation_site_and_creator(summary: GoTrace) -> None:
     known = {(each.goroutine_class, each.start, each.site, each.parent) for each in summary.segments[1].goroutines}
-    lines = (traces.PLANTED / "main.go").read_text().splitlines()
-    site = f"main.planted kmlab-planted/main.go:{lines.index('\t\tgo waiting(release)') + 1}"
-    assert known == {("user", "main.waiting", site, 1)}
+    line = (traces.PLANTED / "main.go").read_text().splitlines().index("\t\tgo waiting(release)") + 1
+    assert known == {("user", "main.waiting", f"main.planted kmlab-planted/main.go:{line}", 1)}
 
 
 @pytest.mark.build
