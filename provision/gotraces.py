@@ -53,7 +53,8 @@ def _summary(paths: list[Path], tool: Path) -> bytes:
         made = process.run(["timeout", str(SECONDS), tool, *paths], environment={"GOMEMLIMIT": "1GiB"})
         gotrace.decode(made)
     except (BuildError, OutputError) as error:
-        why = f"it could not be summarised: {error.message}"[:400]
+        words = error.message.replace("timeout failed with status 124", f"that took more than {SECONDS} s")
+        why = f"it could not be summarised: {words.replace('timeout ', 'gotrace ', 1)}"[:400]
         failed = [
             gotrace.Recording(
                 name=path.name, bytes=path.stat().st_size, format="", events=0, whole=False, clock="", segments=[],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from bpf import build, gotrace
 from bpf.gotrace import GoTrace
+from provision import toolchains
 from tests.bpf import traces
 from vm.errors import OutputError
 from vm.paths import Layout
@@ -96,6 +98,17 @@ def test_entries_of_a_segment_in_two_recordings_are_added(summary: GoTrace) -> N
 
 
 @pytest.mark.build
+@pytest.mark.parametrize("version", sorted(set(toolchains.versions()) - set(FORMATS)))
+def test_a_version_without_a_recording_of_its_own_is_recorded_now(tool: Path, tmp_path: Path, version: str) -> None:
+    traces.record(version, tmp_path)
+    made = summarise(tool, *sorted(tmp_path.iterdir()))
+    assert made.problems == []
+    planted, called = made.segments[1], made.segments[2]
+    assert (planted.created(), planted.ended(), planted.blocked("user")["chan receive"]) == (100, 97, 100)
+    assert (called.stopped("user")["runtime.Gosched"], called.syscalls("user")) == (14, 20)
+
+
+@pytest.mark.build
 def test_dumps_of_all_stacks_stop_the_world(summary: GoTrace) -> None:
     pauses = summary.segments[1].pauses
     assert pauses
@@ -165,6 +178,16 @@ def test_one_broken_recording_leaves_the_others_whole(tool: Path, tmp_path: Path
     made = summarise(tool, first, second, tmp_path / "go-3.trace")
     assert [each.whole for each in made.traces] == [False, True, False]
     assert made.segments[2].syscalls("user") == 10
+
+
+@pytest.mark.build
+def test_the_summarisers_own_tests_pass() -> None:
+    done = subprocess.run(
+        [build.go_command(), "test", "-count=1", "./..."], cwd=build.GOTRACE, capture_output=True, text=True,
+        check=False, env={**os.environ, "CGO_ENABLED": "0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("ok")
 
 
 def document(**changes: Any) -> bytes:
