@@ -201,8 +201,9 @@ def _workload_problems(output: WorkloadOutput, lab: str) -> list[str]:
     ids = [segment.id for segment in output.segments]
     if len(set(ids)) != len(ids) or any(not 1 <= number <= traces.SELF_TEST for number in ids):
         problems.append("segment ids are not unique numbers of 1 to 511")
-    lists = (values for s in output.segments for values in (*s.samples.values(), *s.goroutines.values()))
-    if sum(len(values) for values in lists) > MAXIMUM_SAMPLES:
+    samples = sum(len(values) for segment in output.segments for values in segment.samples.values())
+    goroutines = sum(len(ids) for segment in output.segments for ids in segment.goroutines.values())
+    if samples + goroutines > MAXIMUM_SAMPLES:
         problems.append(f"it has more than {MAXIMUM_SAMPLES} samples and goroutines")
     for segment in output.segments:
         problems += _segment_problems(segment)
