@@ -88,7 +88,7 @@ def _row(run: RunData, attempt: Attempt) -> list[Cell]:
     untried = _untried(run, attempt)
     mark = " (control)" if attempt.control else ""
     if untried or result is None:
-        return [attempt.what, attempt.meaning, f"not tried{mark}", untried, None]
+        return [attempt.what, attempt.meaning, f"not tried{mark}", untried, ""]
     came = "possible" if result.done else "refused"
     return [
         attempt.what,

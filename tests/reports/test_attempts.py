@@ -145,7 +145,7 @@ def test_the_table_tells_what_was_tried_in_the_order_of_the_lab(tmp_path: Path) 
     assert list(rows) == [attempt.what for attempt in TRIED.attempts]
     assert rows["kallsyms:runtime.closechan"][1:] == ["refused", "not among 88243 symbols", "symbols 88243"]
     assert rows["kprobe:do_sys_openat2"][1:3] == ["possible (control)", "yes"]
-    assert rows["uprobe:runtime.closechan"][1:] == ["not tried (control)", "no memory", None]
+    assert rows["uprobe:runtime.closechan"][1:] == ["not tried (control)", "it could not be tried: no memory", ""]
 
 
 def test_a_lab_that_tries_nothing_has_no_table() -> None:
