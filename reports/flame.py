@@ -21,7 +21,7 @@ Stacks = Mapping[tuple[str, ...], float]
 LONGEST = 200
 """Characters of a function's name that are kept."""
 
-ROWS = 25
+ROWS = 15
 """Functions in the tables below a flame graph and of a comparison."""
 
 NARROWEST = 1 / 2000

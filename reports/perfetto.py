@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from io import BytesIO
+from typing import Literal
 
 import numpy as np
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import (  # type: ignore[import-untyped]
@@ -24,10 +25,13 @@ from reports.timeline import PROCESSORS, THREADS, FullTimeline, Ints, cut
 OTHERS = "goroutines"
 """Group of goroutines that belong to none."""
 
-MAXIMUM = 200_000
-"""Runs, and instants, that are written; the earliest. More would make a file that takes a minute to write."""
+MAXIMUM = 100_000
+"""Runs, and instants, that are written; the earliest. As many are written in a few seconds."""
 
 _SEQUENCE = 1
+
+_Table = Literal["event_names", "debug_annotation_names", "debug_annotation_string_values"]
+"""Tables of interned words (``InternedData``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ def encode(full: FullTimeline) -> Written:
 @dataclass(slots=True)
 class _Writer:
     file: BytesIO = field(default_factory=BytesIO)
-    names: dict[str, int] = field(default_factory=dict)
+    numbers: dict[tuple[_Table, str], int] = field(default_factory=dict)
     tracks: int = 0
     slices: int = 0
     instants: int = 0
@@ -99,14 +103,26 @@ class _Writer:
         self._write(packet)
         return self.tracks
 
-    def _name(self, packet: TracePacket, name: str) -> int:
-        """Return the number of ``name``, which ``packet`` introduces where it is new."""
-        number = self.names.get(name)
+    def _number(self, packet: TracePacket, table: _Table, words: str) -> int:
+        """Return the number of ``words`` in ``table``, where ``packet`` introduces them if they are new."""
+        number = self.numbers.get((table, words))
         if number is None:
-            number = self.names[name] = len(self.names) + 1
-            entry = packet.interned_data.event_names.add()
-            entry.iid, entry.name = number, neutral(name)
+            number = self.numbers[table, words] = len(self.numbers) + 1
+            entry = getattr(packet.interned_data, table).add()
+            entry.iid = number
+            if table == "debug_annotation_string_values":
+                entry.str = neutral(words).encode()
+            else:
+                entry.name = neutral(words)
         return number
+
+    def _annotate(self, packet: TracePacket, name: str, value: int | str) -> None:
+        annotation = packet.track_event.debug_annotations.add()
+        annotation.name_iid = self._number(packet, "debug_annotation_names", name)
+        if isinstance(value, int):
+            annotation.int_value = value
+        else:
+            annotation.string_value_iid = self._number(packet, "debug_annotation_string_values", value)
 
     def lane(self, full: FullTimeline, track: int, mine: Ints) -> None:
         """Write the runs ``mine``, ascending by start, as slices of ``track``."""
@@ -120,12 +136,12 @@ class _Writer:
             packet.timestamp = start
             event = packet.track_event
             event.type, event.track_uuid = TrackEvent.TYPE_SLICE_BEGIN, track
-            event.name_iid = self._name(packet, f"G {goid}")
-            _annotate(event, "M", tid)
-            _annotate(event, "P", proc if proc >= 0 else "not known")
-            _annotate(event, "ended by", runs.reasons[reason] if reason >= 0 else "not known")
+            event.name_iid = self._number(packet, "event_names", f"G {goid}")
+            self._annotate(packet, "M", tid)
+            self._annotate(packet, "P", proc if proc >= 0 else "not known")
+            self._annotate(packet, "ended by", runs.reasons[reason] if reason >= 0 else "not known")
             if goid in full.groups:
-                _annotate(event, "group", full.groups[goid])
+                self._annotate(packet, "group", full.groups[goid])
             self._write(packet)
             packet = self._packet()
             packet.timestamp = end
@@ -149,18 +165,9 @@ class _Writer:
             packet.timestamp = time
             event = packet.track_event
             event.type, event.track_uuid = TrackEvent.TYPE_INSTANT, tracks[groups[goid]]
-            name = instants.kinds[kind]
-            event.name_iid = self._name(packet, f"{name}: {instants.details[detail]}" if detail >= 0 else name)
-            _annotate(event, "goroutine", goid)
+            name = f"{instants.kinds[kind]}: {instants.details[detail]}" if detail >= 0 else instants.kinds[kind]
+            event.name_iid = self._number(packet, "event_names", name)
+            self._annotate(packet, "goroutine", goid)
             self._write(packet)
             self.instants += 1
         return int(order.size - kept.size)
-
-
-def _annotate(event: TrackEvent, name: str, value: int | str) -> None:
-    annotation = event.debug_annotations.add()
-    annotation.name = name
-    if isinstance(value, int):
-        annotation.int_value = value
-    else:
-        annotation.string_value = neutral(value)

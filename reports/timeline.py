@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from reports.chart_checks import CATEGORIES, LANES, SLICES
 from reports.charts import Category, Lane, Mark, Place, Slice, Timeline
-from reports.text import neutral
+from reports.text import duration, neutral
 
 Ints = npt.NDArray[np.int64]
 
-WANTED = 600
+WANTED = 300
 """Slices that begin in a window that nobody chose: as many as can be told apart on a wide page."""
 
 JOINED = 1 / 2000
@@ -190,7 +190,7 @@ def chart(
         phase=phase,
         timing=True,
         seconds=(high - low) / 1e9,
-        origin=origin or f"{(low - first) / 1e9:.6f} s after the first slice",
+        origin=origin or f"{duration(low - first)} after the first slice" if low > first else "the first slice",
         lanes=lanes,
         categories=window.categories,
         marks=[Mark(x=(at - low) / 1e9, label=label) for label, at in (marks or {}).items() if low <= at <= high],
@@ -214,8 +214,8 @@ class _Window:
     def categorise(self, durations: Ints) -> None:
         """Give the labels that ran longest a category each, and the others one."""
         ran: dict[str, int] = {}
-        for label, duration in zip(self.labels, durations.tolist(), strict=True):
-            ran[label] = ran.get(label, 0) + duration
+        for label, taken in zip(self.labels, durations.tolist(), strict=True):
+            ran[label] = ran.get(label, 0) + taken
         ordered = sorted(ran, key=lambda label: (-ran[label], label))
         own = ordered if len(ordered) <= CATEGORIES else ordered[: CATEGORIES - 1]
         self.categories = [Category(name=label) for label in own]

@@ -13,9 +13,6 @@ from reports.charts import Lane, Slice, Timeline
 from reports.plots import SIDE, Axis, Tick, linear_axis_within, mark_numbers
 from reports.text import duration, number, percent
 
-HEIGHT = 100
-"""Height of a lane's drawing."""
-
 FORMS: tuple[tuple[tuple[int, int], ...], ...] = (
     ((0, 100),),
     ((0, 50),),
@@ -132,7 +129,7 @@ def timeline_plot(chart: Timeline) -> TimelinePlot:
     inside = sorted((mark for mark in chart.marks if 0 <= mark.x <= chart.seconds), key=lambda mark: mark.x)
     marks = tuple(Tick(round(mark.x / chart.seconds * 100, 2), mark.label) for mark in inside)
     keys = tuple(
-        Key(category.name, Paint(colours[index], _rectangles([(0.0, float(HEIGHT))], form(chart, index))))
+        Key(category.name, Paint(colours[index], _rectangles([(0.0, float(SIDE))], form(chart, index))))
         for index, category in enumerate(chart.categories)
     )
     slices = sum(len(lane.slices) for lane in chart.lanes)
