@@ -9,13 +9,13 @@ constants.
 from __future__ import annotations
 
 OFFSETS: dict[str, dict[str, int]] = {
-    "1.21": {"goid": 152, "parent_goid": 272, "wait_reason": 176, "g_m": 48, "m_p": 208, "hchan_lock": 88},
-    "1.22": {"goid": 152, "parent_goid": 272, "wait_reason": 176, "g_m": 48, "m_p": 208, "hchan_lock": 88},
-    "1.23": {"goid": 160, "parent_goid": 280, "wait_reason": 184, "g_m": 48, "m_p": 208, "hchan_lock": 96},
-    "1.24": {"goid": 160, "parent_goid": 280, "wait_reason": 184, "g_m": 48, "m_p": 208, "hchan_lock": 96},
-    "1.25": {"goid": 152, "parent_goid": 272, "wait_reason": 176, "g_m": 48, "m_p": 200, "hchan_lock": 104},
-    "1.26": {"goid": 152, "parent_goid": 280, "wait_reason": 176, "g_m": 48, "m_p": 208, "hchan_lock": 104},
-    "1.27": {"goid": 152, "parent_goid": 280, "wait_reason": 176, "g_m": 48, "m_p": 208, "hchan_lock": 104},
+    "1.21": {"goid": 152, "parent_goid": 272, "wait_reason": 176, "g_m": 48, "m_p": 208, "hchan_lock": 88, "start_pc": 296, "go_pc": 280, "ctx_done": 24, "ctx_children": 40},
+    "1.22": {"goid": 152, "parent_goid": 272, "wait_reason": 176, "g_m": 48, "m_p": 208, "hchan_lock": 88, "start_pc": 296, "go_pc": 280, "ctx_done": 24, "ctx_children": 40},
+    "1.23": {"goid": 160, "parent_goid": 280, "wait_reason": 184, "g_m": 48, "m_p": 208, "hchan_lock": 96, "start_pc": 304, "go_pc": 288, "ctx_done": 24, "ctx_children": 40},
+    "1.24": {"goid": 160, "parent_goid": 280, "wait_reason": 184, "g_m": 48, "m_p": 208, "hchan_lock": 96, "start_pc": 304, "go_pc": 288, "ctx_done": 24, "ctx_children": 40},
+    "1.25": {"goid": 152, "parent_goid": 272, "wait_reason": 176, "g_m": 48, "m_p": 200, "hchan_lock": 104, "start_pc": 296, "go_pc": 280, "ctx_done": 24, "ctx_children": 40},
+    "1.26": {"goid": 152, "parent_goid": 280, "wait_reason": 176, "g_m": 48, "m_p": 208, "hchan_lock": 104, "start_pc": 304, "go_pc": 288, "ctx_done": 24, "ctx_children": 40},
+    "1.27": {"goid": 152, "parent_goid": 280, "wait_reason": 176, "g_m": 48, "m_p": 208, "hchan_lock": 104, "start_pc": 304, "go_pc": 288, "ctx_done": 24, "ctx_children": 40},
 }
 """Bytes from the start of the struct, by Go line; the names are those of ``bpf.dwarf.FIELDS``."""
 
