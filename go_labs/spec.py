@@ -124,6 +124,8 @@ class Lab(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     :param primary: the one metric that comparisons between kernels use.
     :param go_minimum: lowest Go version, ``1.21``; ``kernel_minimum`` likewise, ``5.10``.
     :param oracle: which independent source the counts are held against, in words.
+    :param compiler: flags of the compiler whose words on the workload are kept in the record, ``-d=defer``: what was
+        decided when it was compiled is an oracle for what happens when it runs.
     :param cpus: of the machine; ``memory`` in MiB.
     """
 
@@ -139,6 +141,7 @@ class Lab(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     cpus: int = 2
     memory: int = 1024
     seconds: float
+    compiler: list[str] = []
     options: dict[str, Option] = {}
     phases: list[Phase]
     attempts: list[Attempt] = []

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -96,6 +96,21 @@ def build(folder: Path, toolchain: Toolchain, layout: Layout, variant: Variant =
     return target / folder.name
 
 
+def compiler_words(folder: Path, toolchain: Toolchain, layout: Layout, flags: Sequence[str]) -> bytes:
+    """Return what the compiler says of the Go package in ``folder`` under ``flags``: ``file:line:column: words``, lines.
+
+    Go keeps the compiler's words beside what it compiled, so that a build from its cache says them again.
+
+    :raises BuildError: see :func:`build`; also for a flag that this version of the compiler does not have.
+    """
+    said: list[bytes] = []
+    folder = folder.resolve()
+    find_module(folder)
+    with staging(layout.builds) as stage:
+        _compile(folder, stage / folder.name, toolchain, layout, PLAIN, (f"-gcflags={' '.join(flags)}",), said.append)
+    return b"".join(said)
+
+
 def find_module(folder: Path) -> Path:
     """Return the folder with the ``go.mod`` that ``folder`` belongs to.
 
@@ -151,14 +166,23 @@ def _is_whole(target: Path, name: str) -> bool:
         return False
 
 
-def _compile(folder: Path, program: Path, toolchain: Toolchain, layout: Layout, variant: Variant) -> None:
+def _compile(
+    folder: Path,
+    program: Path,
+    toolchain: Toolchain,
+    layout: Layout,
+    variant: Variant,
+    flags: Sequence[str] = (),
+    words_to: Callable[[bytes], object] | None = None,
+) -> None:
     words: list[str | Path] = [toolchain.go, "build", "-trimpath", "-buildvcs=false", "-modcacherw", *variant.flags()]
+    words += flags
     words += ["-o", program, "."]
     with disk(layout.builds):
         temporary = program.parent / "tmp"
         temporary.mkdir()
     try:
-        process.run(words, environment=_environment(toolchain, layout, temporary), cwd=folder)
+        process.run(words, environment=_environment(toolchain, layout, temporary), cwd=folder, words_to=words_to)
     except BuildError as error:
         raise BuildError(f"{folder.name} does not build with Go {toolchain.version}", error.hint) from error
     except PermissionError as error:

@@ -118,10 +118,20 @@ class PhaseData:
 
 
 @dataclass(frozen=True, slots=True)
+class CompilerNote:
+    """One line of the compiler's: its ``words`` on line ``line`` of ``file``, which is named without its folder."""
+
+    file: str
+    line: int
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunData:
     """All that a run left, read and validated; ``kernel_log`` is the machine's, by line, untrusted.
 
     :param attempts: what came of the lab's attempts, by id; ``attempts_error``: why there are none.
+    :param compiler: the compiler's words on the workload, where the lab wants them.
     """
 
     lab: Lab
@@ -131,6 +141,7 @@ class RunData:
     kernel_log: Sequence[str] = ()
     attempts: Mapping[str, AttemptResult] = field(default_factory=dict)
     attempts_error: str = ""
+    compiler: Sequence[CompilerNote] = ()
 
     @property
     def clock(self) -> Clock:
