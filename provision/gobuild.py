@@ -97,7 +97,7 @@ def build(folder: Path, toolchain: Toolchain, layout: Layout, variant: Variant =
 
 
 def compiler_words(folder: Path, toolchain: Toolchain, layout: Layout, flags: Sequence[str]) -> bytes:
-    """Return what the compiler says of the Go package in ``folder`` under ``flags``: ``file:line:column: words``, lines.
+    """Return what the compiler says of the package in ``folder`` under ``flags``: lines of ``file:line:column: words``.
 
     Go keeps the compiler's words beside what it compiled, so that a build from its cache says them again.
 

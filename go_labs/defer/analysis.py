@@ -142,7 +142,7 @@ def _allocated(run: RunData) -> Iterable[Metric]:
     lacking = "the section alloc did not run"
     for name, kind, title, meaning in (
         ("alloc.objects_per_defer", "loop", "Objects that a defer in a loop allocates",
-         "all that the program allocated, by the runtime's exact count, over deferred calls; the larger of both halves"),
+         "all that the program allocated, by the runtime's exact count, over deferred calls; the larger half"),
         ("alloc.closure_objects_per_defer", "loop-closure", "The same where a closure is deferred",
          "what a closure over a variable adds; it would without a defer, too"),
     ):  # fmt: skip
