@@ -106,6 +106,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
     stdout_console().print(table)
 
 
+def listed(names: Iterable[str]) -> str:
+    """Return names with commas between them, a dash where there is none."""
+    return ", ".join(names) or "-"
+
+
 def human_size(size: float) -> str:
     """Return bytes as ``123 MiB``."""
     for unit in ("B", "KiB", "MiB"):

@@ -22,7 +22,8 @@ _FORMAT = 1
 """Part of every hash; raised when the way of building changes."""
 
 _SUM = "sha256"
-_LOCAL_REPLACE = re.compile(r"=>\s*(\.{1,2}/?\S*|/\S+)\s*(?://.*)?$", re.MULTILINE)
+_LOCAL_REPLACE = re.compile(r'=>\s*"?((?:\.{1,2}(?![\w.-])|/)[^"\n]*?)"?\s*(?://.*)?$', re.MULTILINE)
+"""A folder in a replacement, in quotes where its name has a space (Go Modules Reference, "Lexical elements")."""
 
 _FETCHING = ("GOPROXY", "GOSUMDB", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOINSECURE", "GOAUTH")
 """Settings of Go that say where modules come from; all others that the host has are left out."""

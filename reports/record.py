@@ -13,6 +13,7 @@ import errno
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from go_labs.evidence import Evidence
 from go_labs.spec import LabFolder
 from reports import metrics as generic_metrics
 from reports import schema, staging, verdicts, waits
-from reports.analysis import Analysis, PhaseData, RunData, load
+from reports.analysis import Analysis, PhaseData, RunData, load, words
 from reports.schema import Artefact, LabNote, Metric, PhaseNote, Record
 from reports.text import neutral
 from vm.errors import ConfigError, DiskFullError, LabError, RecordError
@@ -88,13 +89,12 @@ def analyse(run: RunData, folder: LabFolder) -> Analysis:
         return Analysis(metrics=_clocked(shared, run), charts=charts)
     function = load(folder.analysis)
     try:
-        own = function(run)
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may be a document of ours
+            own = function(run)
     except LabError:
         raise
-    except Exception as error:
-        raise ConfigError(
-            f"{folder.analysis} failed: {type(error).__name__}: {error}", "mend it; what the run left is kept"
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{folder.analysis} failed: {words(error)}", "mend it; what the run left is kept") from error
     if not isinstance(own, Analysis):
         raise ConfigError(
             f"{folder.analysis} gave {type(own).__name__}, not Analysis", "return reports.analysis.Analysis"
