@@ -173,6 +173,39 @@ def labs_new(_c: Context, name: str) -> None:
 
 @command(
     {
+        "lab": "only these labs, or folders of your own, with commas",
+        "kernel": "only these kernel lines, with commas; the default lines and all that have records without",
+        "runs": "folder with the records (runs/)",
+        "html": "write the page instead of printing",
+        "out": "with --html: file to write instead of claims.html below runs/",
+        "json": JSON,
+    }
+)
+def claims(
+    _c: Context, lab: str = "", kernel: str = "", runs: str = "", html: bool = False, out: str = "", json: bool = False
+) -> None:
+    """Show every claim with its latest verdict for each kernel line, and the run behind it."""
+    from provision.house import House
+    from reports import ledger, ledger_views
+
+    cli.needs("--out", out, "--html", html)
+    house = House.open(runs=runs)
+    found = ledger.collect(house.layout.runs)
+    lines = ledger.choose_lines(cli.words("--kernel", kernel) if kernel else [], found, house.lock)
+    made = ledger.make(ledger.choose_labs(cli.words("--lab", lab) if lab else []), lines, found)
+    for line in ledger_views.broken_words(made):
+        print(line, file=sys.stderr)
+    page = ledger_views.write_page(made, house.layout.runs, Path(out).expanduser() if out else None) if html else None
+    if json:
+        cli.print_json(ledger.document(made) | ({"page": str(page)} if page else {}))
+    elif page:
+        print(f"page: {page}")
+    else:
+        ledger_views.print_ledger(made, sys.stdout, cli.stdout_console().width)
+
+
+@command(
+    {
         "binary": "path of a Go program",
         "sets": "probe sets, separated by commas (mutex)",
         "json": "print the plan as the loader reads it",
@@ -415,6 +448,7 @@ def run_tests(_c: Context, unit: bool = False, vm: bool = False, k: str = "") ->
 namespace = Collection(
     lab,
     report,
+    claims,
     plan,
     ssh_task,
     doctor,

@@ -67,6 +67,15 @@ def whole(option: str, value: str, low: int, high: int) -> int:
     return number
 
 
+def needs(option: str, value: str, other: str, given: bool) -> None:
+    """Refuse an option that means nothing without another one.
+
+    :raises UsageError: ``option`` has a value and ``other`` was not given.
+    """
+    if value and not given:
+        raise UsageError(f"{option} means nothing without {other}", f"add {other}, or leave {option} away")
+
+
 def words(option: str, value: str) -> list[str]:
     """Split a comma-separated list.
 

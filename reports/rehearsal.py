@@ -20,8 +20,8 @@ from vm.version import VERSION
 def check(folder: LabFolder) -> None:
     """Check that the lab in ``folder`` can be judged once it was run.
 
-    :raises ConfigError: a criterion or gate cannot be read, names a metric that nothing gives, or ``analysis.py`` cannot
-        be imported or fails.
+    :raises ConfigError: a criterion or gate cannot be read, or names a metric that nothing gives; ``analysis.py``
+        cannot be imported, or fails.
     """
     verdicts.check(folder.lab)
     if folder.analysis is not None:
