@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bpf.plan import Plan
-from bpf.trace import EVENT, Trace
-from go_labs.evidence import Provenance, Segment, WorkloadOutput
+from bpf.trace import EVENT, EventKind, Trace
+from go_labs.evidence import AttemptResult, Provenance, Segment, WorkloadOutput
 from go_labs.spec import Clock, Lab
 from reports.charts import AnyChart
 from reports.schema import Metric
@@ -90,10 +90,17 @@ class PhaseData:
             return None
         return sum(self.counters(segment).get(name, 0) for segment in self.segments(section, **parameters))
 
-    def events_of(self, segments: list[Segment]) -> Events:
-        """Return the events that happened in ``segments``."""
-        chosen: Events = self.events[np.isin(self.events["segment"], [segment.id for segment in segments])]
+    def events_of(self, segments: list[Segment] | None, kind: EventKind = EventKind.PARK) -> Events:
+        """Return the events of ``kind`` that happened in ``segments`` (None: anywhere)."""
+        chosen: Events = self.events[self.events["kind"] == kind]
+        if segments is not None:
+            chosen = chosen[np.isin(chosen["segment"], [segment.id for segment in segments])]
         return chosen
+
+    def reason(self, number: int) -> str:
+        """Return the runtime's words of wait reason ``number`` of this Go version; an unknown one stays a number."""
+        known = [] if self.plan is None else self.plan.wait_reasons
+        return known[number] if number < len(known) and known[number] else f"#{number}"
 
     def samples(self, name: str, section: str | None = None, **parameters: str) -> list[float]:
         """Return the samples ``name`` of all segments that fit, joined in the order they were taken."""
@@ -112,13 +119,18 @@ class PhaseData:
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """All that a run left, read and validated; ``kernel_log`` is the machine's, by line, untrusted."""
+    """All that a run left, read and validated; ``kernel_log`` is the machine's, by line, untrusted.
+
+    :param attempts: what came of the lab's attempts, by id; ``attempts_error``: why there are none.
+    """
 
     lab: Lab
     provenance: Provenance
     phases: Mapping[str, PhaseData]
     facts: Mapping[str, Any] = field(default_factory=dict)
     kernel_log: Sequence[str] = ()
+    attempts: Mapping[str, AttemptResult] = field(default_factory=dict)
+    attempts_error: str = ""
 
     @property
     def clock(self) -> Clock:
