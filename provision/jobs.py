@@ -59,10 +59,10 @@ def new_seed() -> int:
 def check(folder: LabFolder, kernels: Sequence[Kernel]) -> None:
     """Refuse, before anything is built or started, a folder that is no Go program and kernels that do not fit the lab.
 
-    :raises BuildError: the folder has no Go source, or belongs to no module.
+    :raises BuildError: the folder has no Go source, belongs to no module, or to one that does not lead to labkit.
     :raises UsageError: a kernel is too old for the lab.
     """
-    gobuild.find_module(folder.path)
+    gobuild.check_labkit(folder.path)
     for kernel in kernels:
         check_kernel(folder, kernel)
 

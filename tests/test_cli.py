@@ -134,11 +134,15 @@ OWN: list[tuple[str, str, str, int, str, str]] = [
     ),
     ("main.go", "", "", 15, "has no Go source", "Go program"),
     ("go.mod", "", "", 15, "is in no Go module", "go mod init"),
+    ("go.mod", "replace kmlab =>", "// replace kmlab =>", 15, "go.mod leads to no kmlab", "go mod edit"),
+    ("go.mod", "/go_labs", "/moved/go_labs", 15, "go.mod leads to no kmlab", "-replace kmlab="),
 ]
 """File of a lab of one's own, what is changed in it (nothing: the file is missing), status, error and hint."""
 
 
-@pytest.mark.parametrize(("file", "old", "new", "status", "said", "hint"), OWN, ids=[row[4] for row in OWN])
+@pytest.mark.parametrize(
+    ("file", "old", "new", "status", "said", "hint"), OWN, ids=[f"{row[1]} {row[4]}" for row in OWN]
+)
 def test_a_lab_of_ones_own_that_does_not_hold_together_is_told_before_anything_is_built_or_started(
     file: str, old: str, new: str, status: int, said: str, hint: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
