@@ -252,12 +252,12 @@ def _with_timelines(analysis: Analysis, folder: Path) -> Analysis:
         taken.add(full.name)
         written = perfetto.encode(full)
         _write(folder / full.path, written.data)
-        for count, words in (
+        for count, cut in (
             (written.overlapping, "slices overlapped the next one on their track and were cut there"),
             (written.omitted, "later runs and instants were left out"),
         ):
             if count:
-                notes.append(f"{full.path}: {count} {words}.")
+                notes.append(f"{full.path}: {count} {cut}.")
     return msgspec.structs.replace(analysis, notes=notes)
 
 
