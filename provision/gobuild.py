@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from go_labs.spec import LABS
 from provision.atomic import alone, staging
 from provision.toolchains import Toolchain
 from vm import process
@@ -22,7 +23,11 @@ _FORMAT = 1
 """Part of every hash; raised when the way of building changes."""
 
 _SUM = "sha256"
-_LOCAL_REPLACE = re.compile(r"=>\s*(\.{1,2}/?\S*|/\S+)\s*(?://.*)?$", re.MULTILINE)
+_LOCAL_REPLACE = re.compile(r'^(?!\s*//).*=>\s*"?((?:\.{1,2}(?![\w.-])|/)[^"\n]*?)"?\s*(?://.*)?$', re.MULTILINE)
+"""A folder in a replacement, in quotes where its name has a space (Go Modules Reference, "Lexical elements")."""
+
+_LABKIT = b'"kmlab/labkit"'
+"""How a program imports what the labs share."""
 
 _FETCHING = ("GOPROXY", "GOSUMDB", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOINSECURE", "GOAUTH")
 """Settings of Go that say where modules come from; all others that the host has are left out."""
@@ -122,6 +127,26 @@ def find_module(folder: Path) -> Path:
         if (parent / "go.mod").is_file():
             return parent
     raise BuildError(f"{folder} is in no Go module", f"run `go mod init NAME` in {folder}")
+
+
+def check_labkit(folder: Path) -> None:
+    """Refuse a program that imports labkit from a module that does not lead to it, as after a checkout was moved.
+
+    ``go build`` would look for kmlab on the network, or say to.
+
+    :raises BuildError: see above, and :func:`find_module`.
+    """
+    module = find_module(folder)
+    imports = any(_LABKIT in path.read_bytes() for path in folder.glob("*.go"))
+    if imports and not any(_is_kmlab(root) for root in _modules(module)):
+        way = f"go mod edit -require kmlab@v0.0.0 -replace kmlab={LABS}"
+        raise BuildError(f"{module / 'go.mod'} leads to no kmlab, whose labkit is imported", f"in {module}: {way}")
+
+
+def _is_kmlab(root: Path) -> bool:
+    """Whether the module in ``root`` is that of the labs, this checkout's or another one's."""
+    file = root / "go.mod"
+    return file.is_file() and re.search(rb"^module kmlab\s*$", file.read_bytes(), re.MULTILINE) is not None
 
 
 def inputs_hash(folder: Path, module: Path, toolchain: Toolchain, variant: Variant) -> str:

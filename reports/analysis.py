@@ -13,6 +13,7 @@ stay untrusted: they are escaped where they are shown.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -189,11 +190,10 @@ def load(path: Path) -> Callable[[RunData], Analysis]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and msgspec look up annotations there
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(
-            f"{path} cannot be imported: {type(error).__name__}: {error}", "mend it, then run again"
-        ) from error
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may be a document of ours
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{path} cannot be imported: {words(error)}", "mend it, then run again") from error
     analyse = getattr(module, "analyse", None)
     if not callable(analyse):
         raise ConfigError(
@@ -201,3 +201,8 @@ def load(path: Path) -> Callable[[RunData], Analysis]:
         )
     found: Callable[[RunData], Analysis] = analyse
     return found
+
+
+def words(error: BaseException) -> str:
+    """Return what a lab's own code failed with, in one line."""
+    return neutral(f"{type(error).__name__}: {' '.join(str(error).split())}", limit=300)
