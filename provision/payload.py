@@ -9,7 +9,9 @@ from pathlib import Path
 
 import bpf.build
 from bpf import plan
-from bpf.plan import Plan, plan_for
+from bpf.elf import Elf
+from bpf.plan import Plan, make_plan, plan_for
+from bpf.probes import find_sets
 from go_labs.spec import LabFolder
 from provision import gobuild, toolchains
 from provision.lean import lean
@@ -48,6 +50,7 @@ class Payload:
     """Files of one lab by their path below the run's folder in the machine, and what is recorded of them.
 
     :param binary: the workload, on the host; ``plan``: its probe plan, JSON.
+    :param compiler: the compiler's words on it, where the lab wants them.
     """
 
     files: dict[str, Path | bytes]
@@ -55,6 +58,7 @@ class Payload:
     binary: Path
     plan: bytes
     go_version: str
+    compiler: bytes = b""
 
 
 def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot) -> Payload:
@@ -72,13 +76,19 @@ def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot
         toolchain = toolchains.go_for(go_version, layout)
         binary = gobuild.build(folder.path, toolchain, layout)
         sets = sorted({name for phase in folder.lab.phases for name in phase.probes})
-        probe_plan = plan_for(binary, sets)
+        probe_plan = make_plan(Elf.open(binary), find_sets(sets) if sets else [])
         _check_marks(folder, probe_plan)
         pushed, pushed_plan = lean(binary, probe_plan, layout, tools)
         encoded = plan.to_json(pushed_plan)
         files: dict[str, Path | bytes] = {folder.lab.name: pushed, "plan.json": encoded}
+        flags = folder.lab.compiler
         return Payload(
-            files=files, kit=shared.result(), binary=binary, plan=encoded, go_version=f"go{toolchain.version}"
+            files=files,
+            kit=shared.result(),
+            binary=binary,
+            plan=encoded,
+            go_version=f"go{toolchain.version}",
+            compiler=gobuild.compiler_words(folder.path, toolchain, layout, flags) if flags else b"",
         )
 
 
@@ -93,6 +103,7 @@ def kit(layout: Layout, tools: ToolsRoot) -> Kit:
         "calibration.json": plan.to_json(plan_for(loader, ["calibration"])),
         "objects.o": bpf.build.objects(layout, tools),
         "with_tools.sh": GUEST_SCRIPTS / "with_tools.sh",
+        "attempts.py": GUEST_SCRIPTS / "attempts.py",
     }
     scripts = (*BPF.glob("bcc/*.py"), *BPF.glob("bpftrace/*.py"), *BPF.glob("bpftrace/*.bt"))
     files |= {f"tools/{script.parent.name}/{script.name}": script for script in scripts}

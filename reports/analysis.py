@@ -13,6 +13,7 @@ stay untrusted: they are escaped where they are shown.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,12 +27,13 @@ import numpy.typing as npt
 
 from bpf.gotrace import GoTrace, SegmentTrace
 from bpf.plan import Plan
-from bpf.trace import EVENT, Trace
-from go_labs.evidence import Provenance, Segment, WorkloadOutput
+from bpf.trace import EVENT, EventKind, Trace
+from go_labs.evidence import AttemptResult, Provenance, Segment, WorkloadOutput
 from go_labs.spec import Clock, Lab
 from reports.charts import AnyChart
 from reports.schema import Metric
 from reports.text import neutral
+from reports.timeline import FullTimeline
 from vm.errors import ConfigError
 
 Events = npt.NDArray[np.void]
@@ -96,10 +98,17 @@ class PhaseData:
         """Return what Go's own tracer saw in ``segment``, or None where nothing of it was recorded."""
         return None if self.go_trace is None else self.go_trace.segments.get(segment.id)
 
-    def events_of(self, segments: list[Segment]) -> Events:
-        """Return the events that happened in ``segments``."""
-        chosen: Events = self.events[np.isin(self.events["segment"], [segment.id for segment in segments])]
+    def events_of(self, segments: list[Segment] | None, kind: EventKind = EventKind.PARK) -> Events:
+        """Return the events of ``kind`` that happened in ``segments`` (None: anywhere)."""
+        chosen: Events = self.events[self.events["kind"] == kind]
+        if segments is not None:
+            chosen = chosen[np.isin(chosen["segment"], [segment.id for segment in segments])]
         return chosen
+
+    def reason(self, number: int) -> str:
+        """Return the runtime's words of wait reason ``number`` of this Go version; an unknown one stays a number."""
+        known = [] if self.plan is None else self.plan.wait_reasons
+        return known[number] if number < len(known) and known[number] else f"#{number}"
 
     def samples(self, name: str, section: str | None = None, **parameters: str) -> list[float]:
         """Return the samples ``name`` of all segments that fit, joined in the order they were taken."""
@@ -117,14 +126,30 @@ class PhaseData:
 
 
 @dataclass(frozen=True, slots=True)
+class CompilerNote:
+    """One line of the compiler's: its ``words`` on line ``line`` of ``file``, which is named without its folder."""
+
+    file: str
+    line: int
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunData:
-    """All that a run left, read and validated; ``kernel_log`` is the machine's, by line, untrusted."""
+    """All that a run left, read and validated; ``kernel_log`` is the machine's, by line, untrusted.
+
+    :param attempts: what came of the lab's attempts, by id; ``attempts_error``: why there are none.
+    :param compiler: the compiler's words on the workload, where the lab wants them.
+    """
 
     lab: Lab
     provenance: Provenance
     phases: Mapping[str, PhaseData]
     facts: Mapping[str, Any] = field(default_factory=dict)
     kernel_log: Sequence[str] = ()
+    attempts: Mapping[str, AttemptResult] = field(default_factory=dict)
+    attempts_error: str = ""
+    compiler: Sequence[CompilerNote] = ()
 
     @property
     def clock(self) -> Clock:
@@ -151,11 +176,13 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
 
     :param metrics: named as ``lab.toml`` names them in criteria and gates.
     :param notes: plain sentences for the reader, about what the figures can and cannot say.
+    :param timelines: written into the record as files for a trace viewer.
     """
 
     metrics: list[Metric] = []
     charts: list[AnyChart] = []
     notes: list[str] = []
+    timelines: list[FullTimeline] = []
 
 
 def load(path: Path) -> Callable[[RunData], Analysis]:
@@ -170,11 +197,10 @@ def load(path: Path) -> Callable[[RunData], Analysis]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and msgspec look up annotations there
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(
-            f"{path} cannot be imported: {type(error).__name__}: {error}", "mend it, then run again"
-        ) from error
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may be a document of ours
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{path} cannot be imported: {words(error)}", "mend it, then run again") from error
     analyse = getattr(module, "analyse", None)
     if not callable(analyse):
         raise ConfigError(
@@ -182,3 +208,8 @@ def load(path: Path) -> Callable[[RunData], Analysis]:
         )
     found: Callable[[RunData], Analysis] = analyse
     return found
+
+
+def words(error: BaseException) -> str:
+    """Return what a lab's own code failed with, in one line."""
+    return neutral(f"{type(error).__name__}: {' '.join(str(error).split())}", limit=300)

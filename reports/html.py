@@ -17,8 +17,8 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from reports import plots, record, text
-from reports.charts import EcdfSeries, Place, Table
+from reports import flame_plot, plots, record, text, timeline_plot
+from reports.charts import Absent, EcdfSeries, Place, Table
 from reports.schema import OUTCOMES, Equality, Metric, Outcome, Point, Record
 from vm.errors import DiskFullError, RecordError
 
@@ -113,8 +113,9 @@ def tally(found: Record) -> list[tuple[Outcome, int]]:
 
 
 @cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """Return what renders the templates: every string is escaped, and what a template does not know is an error."""
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -122,7 +123,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "number": text.number,
         "duration": text.duration,
         "percent": text.percent,
@@ -130,20 +131,26 @@ def _environment() -> jinja2.Environment:
         "outcome": text.OUTCOME_WORDS.__getitem__,
         "bytes": _bytes,
     }
-    environment.globals |= {
+    made.globals |= {
         "quantity": text.quantity,
         "interval": text.interval,
         "heat_plot": plots.heat_plot,
         "line_plot": plots.line_plot,
         "ecdf_plot": plots.ecdf_plot,
+        "box_plot": plots.box_plot,
+        "timeline_plot": timeline_plot.timeline_plot,
+        "flame_plot": flame_plot.flame_plot,
+        "difference_rows": flame_plot.difference_rows,
+        "amount": flame_plot.amount,
         "funnel_rows": plots.funnel_rows,
         "bar_rows": plots.bar_rows,
         "numeric": numeric,
+        "is_absent": lambda cell: isinstance(cell, Absent),
         "percentile": percentile,
         "point_of": _point_of,
         "maximum_rows": MAXIMUM_ROWS,
     }
-    return environment
+    return made
 
 
 def _finalize(value: Any) -> Any:  # noqa: ANN401  (Jinja hands over whatever a template prints)
@@ -180,7 +187,7 @@ def page(found: Record) -> str:
     for chart in found.charts:
         places[chart.place].append(chart)
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             record=found,
@@ -210,16 +217,23 @@ def render(record_path: Path, out: Path | None = None) -> Path:
     :raises RecordError: the record is missing, broken, of another schema or changed, or ``out`` cannot be written.
     :raises DiskFullError: no space is left.
     """
-    content = page(record.read(record_path)).encode()
     target = record_path / record.REPORT if out is None else out
+    write(target, page(record.read(record_path)))
+    return target
+
+
+def write(target: Path, content: str) -> None:
+    """Write a page to a temporary name, then rename.
+
+    :raises RecordError: ``target`` cannot be written. :raises DiskFullError: no space is left.
+    """
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content)
+        temporary.write_text(content, "utf-8")
         temporary.replace(target)
     except OSError as error:
         if record.is_full(error):
-            raise DiskFullError(f"no space left for {target}", "free some space, then `invoke report` again") from error
+            raise DiskFullError(f"no space left for {target}", "free some space, then make the page again") from error
         raise RecordError(f"{target} cannot be written: {error.strerror}", "name another file with --out") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return target

@@ -13,6 +13,7 @@
 ``probe.missing``          probes that the plan could not place
 ``probe.pp_ns``            cost of one hit at a pp point, calibrated on this machine; ``probe.entry_ns`` at an entry
 ``probe.cost_share``       hits × their cost, as a share of the CPU time that the machine had in the traced phase
+``attempt.ID``             1 where the lab's attempt ID was possible, 0 where it was refused (``reports.attempts``)
 ``phases.failed``          phases without a whole result
 ``kernel.splats``          warnings, oopses, stalls and the like in the kernel's log
 =========================  ============================================================================================
@@ -24,6 +25,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from bpf.trace import ProbeCost
+from reports import attempts
 from reports.analysis import PhaseData, RunData
 from reports.schema import Equality, Kind, Loss, Metric
 
@@ -36,11 +38,13 @@ LOSS_MEANING: Mapping[str, str] = {
     "address_unknown": "waits whose lock is not known, because the call before was not seen",
     "expired": "waits whose end was not seen before the same goroutine waited again",
     "segment_invalid": "marks with a number that no segment has",
+    "field_failed": "fields of a goroutine, P, context or channel that could not be read",
+    "events_omitted": "records beyond those that events.bin may have; counters are not touched by it",
     "missed": "runs of a program that the kernel left out, because another one held the CPU",
 }
 """What the loader's losses mean (``bpf/src/shared.h``); one that is not listed is shown with its name alone."""
 
-EVENT_ONLY_LOSSES = frozenset({"ring_full", "stack_failed", "stack_truncated", "expired"})
+EVENT_ONLY_LOSSES = frozenset({"ring_full", "stack_failed", "stack_truncated", "expired", "events_omitted"})
 """Losses of records and stacks, which leave the counters in the kernel whole: a wait whose end was not seen was counted
 when it began."""
 
@@ -89,7 +93,14 @@ def equality(run: RunData) -> list[Equality]:
 
 def generic(run: RunData) -> list[Metric]:
     """Return the metrics of the table above; what could not be measured has its reason."""
-    return [*_forced(run), *_self_test(run), *_probes(run), _failed(run), _splats(run)]
+    return [
+        *_forced(run),
+        *_self_test(run),
+        *_probes(run),
+        *attempts.metrics(run),
+        _failed(run),
+        _splats(run),
+    ]
 
 
 def _reason(run: RunData, what: str) -> str:

@@ -7,7 +7,8 @@ together becomes a phase with an error: the rest of the run is kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,9 +17,17 @@ import msgspec
 from bpf import gotrace
 from bpf import plan as plans
 from bpf import trace as traces
-from go_labs.evidence import EVIDENCE_SCHEMA, Evidence, PhaseEvidence, Segment, WorkloadOutput
+from go_labs.evidence import (
+    EVIDENCE_SCHEMA,
+    AttemptResult,
+    Attempts,
+    Evidence,
+    PhaseEvidence,
+    Segment,
+    WorkloadOutput,
+)
 from go_labs.spec import Lab
-from reports.analysis import Events, PhaseData, RunData, no_events
+from reports.analysis import CompilerNote, Events, PhaseData, RunData, no_events
 from reports.text import neutral
 from vm.errors import LabError, OutputError, RecordError
 
@@ -35,6 +44,12 @@ MAXIMUM_EVENTS = 768 * 2**20
 
 MAXIMUM_LOG = 4 * 2**20
 """Bytes of the kernel's log that are looked at."""
+
+MAXIMUM_ATTEMPTS = 2 * 2**20
+"""Bytes of ``attempts.json``."""
+
+MAXIMUM_WORDS = 400
+"""Characters that are kept of the answer to an attempt."""
 
 MAXIMUM_STRING = 500
 """Characters of one name or value that a workload prints."""
@@ -55,8 +70,32 @@ def read(staging: Path, lab: Lab) -> tuple[Evidence, RunData]:
         _inside(staging, name)
     phases = {phase.name: _phase(staging, evidence.files, phase, lab.name) for phase in evidence.phases}
     log = _log(staging, evidence.files.get("kernel_log"))
-    run = RunData(lab=lab, provenance=evidence.provenance, phases=phases, facts=evidence.facts, kernel_log=log)
+    attempts, attempts_error = _attempts(staging, evidence.files.get("attempts"))
+    run = RunData(
+        lab=lab,
+        provenance=evidence.provenance,
+        phases=phases,
+        facts=evidence.facts,
+        kernel_log=log,
+        attempts=attempts,
+        attempts_error=attempts_error,
+        compiler=compiler_notes(_log(staging, evidence.files.get("compiler"))),
+    )
     return evidence, run
+
+
+_COMPILER_NOTE = re.compile(r"(?P<file>[^:]+\.go):(?P<line>\d+):\d+: (?P<words>.+)")
+
+
+def compiler_notes(lines: Sequence[str]) -> list[CompilerNote]:
+    """Return what the compiler said of which line; lines of another form (``# package``) are left out."""
+    found = []
+    for line in lines:
+        match = _COMPILER_NOTE.fullmatch(line)
+        if match:
+            words = neutral(match["words"], limit=MAXIMUM_STRING)
+            found.append(CompilerNote(file=neutral(Path(match["file"]).name), line=int(match["line"]), words=words))
+    return found
 
 
 def read_evidence(path: Path) -> Evidence:
@@ -101,6 +140,32 @@ def _log(staging: Path, name: str | None) -> list[str]:
         return []
     with (staging / name).open("rb") as file:
         return file.read(MAXIMUM_LOG).decode("utf-8", "replace").splitlines()
+
+
+def _attempts(staging: Path, name: str | None) -> tuple[dict[str, AttemptResult], str]:
+    """Return results by attempt, made safe to show, and why there are none where the file does not hold together."""
+    if name is None:
+        return {}, ""
+    try:
+        found = msgspec.json.decode(_bounded(staging / name, MAXIMUM_ATTEMPTS), type=Attempts)
+    except (OutputError, OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        return {}, neutral(f"{name} holds no results of attempts: {error}")
+    return {result.id: _neutral_attempt(result) for result in found.attempts}, ""
+
+
+def _neutral_attempt(result: AttemptResult) -> AttemptResult:
+    def safe(value: int | str | list[str]) -> int | str | list[str]:
+        if isinstance(value, list):
+            return [neutral(each, limit=100) for each in value[:100]]
+        return value if isinstance(value, int) else neutral(value, limit=100)
+
+    return msgspec.structs.replace(
+        result,
+        what=neutral(result.what, MAXIMUM_WORDS),
+        words=neutral(result.words, MAXIMUM_WORDS),
+        facts={neutral(name, limit=100): safe(value) for name, value in list(result.facts.items())[:20]},
+        untried=neutral(result.untried, MAXIMUM_WORDS),
+    )
 
 
 def _phase(staging: Path, shared: dict[str, str], evidence: PhaseEvidence, lab: str) -> PhaseData:
@@ -206,8 +271,10 @@ def _workload_problems(output: WorkloadOutput, lab: str) -> list[str]:
     ids = [segment.id for segment in output.segments]
     if len(set(ids)) != len(ids) or any(not 1 <= number <= traces.SELF_TEST for number in ids):
         problems.append("segment ids are not unique numbers of 1 to 511")
-    if sum(len(values) for segment in output.segments for values in segment.samples.values()) > MAXIMUM_SAMPLES:
-        problems.append(f"it has more than {MAXIMUM_SAMPLES} samples")
+    samples = sum(len(values) for segment in output.segments for values in segment.samples.values())
+    goroutines = sum(len(ids) for segment in output.segments for ids in segment.goroutines.values())
+    if samples + goroutines > MAXIMUM_SAMPLES:
+        problems.append(f"it has more than {MAXIMUM_SAMPLES} samples and goroutines")
     for segment in output.segments:
         problems += _segment_problems(segment)
     texts = [output.lab, output.go, *output.metrics, *(frame for entry in output.profile for frame in entry.frames)]
@@ -225,6 +292,7 @@ def _segment_problems(segment: Segment) -> list[str]:
     if any(not math.isfinite(value) for values in segment.samples.values() for value in values):
         problems.append(f"segment {segment.id} has a sample that is not finite")
     texts = [segment.section, *segment.parameters, *segment.parameters.values(), *segment.counts, *segment.samples]
-    if any(len(text) > MAXIMUM_STRING for text in [*texts, *segment.expected, *segment.addresses]):
+    texts += [*segment.expected, *segment.addresses, *segment.goroutines]
+    if any(len(text) > MAXIMUM_STRING for text in texts):
         problems.append(f"segment {segment.id} has a name longer than {MAXIMUM_STRING} characters")
     return problems

@@ -125,10 +125,11 @@ def stacks(
 def generic(phase: PhaseData) -> list[AnyChart]:
     """Return the charts of a phase whose lab has no analysis of its own."""
     groups = {section: phase.events_of(phase.segments(section)) for section in _sections(phase)}
+    waits = phase.events_of(None)
     charts: list[AnyChart | None] = [
-        heat_map(phase, phase.events, name=f"{phase.name}-waits"),
+        heat_map(phase, waits, name=f"{phase.name}-waits"),
         distribution(phase, groups, name=f"{phase.name}-distribution"),
-        stacks(phase, phase.events, name=f"{phase.name}-stacks"),
+        stacks(phase, waits, name=f"{phase.name}-stacks"),
     ]
     return [chart for chart in charts if chart is not None]
 
