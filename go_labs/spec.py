@@ -139,6 +139,7 @@ class Lab(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     :param oracle: which independent source the counts are held against, in words.
     :param compiler: flags of the compiler whose words on the workload are kept in the record, ``-d=defer``: what was
         decided when it was compiled is an oracle for what happens when it runs.
+    :param vet: folders below the lab's, whose packages ``go vet`` of the same Go version reads; its words are kept.
     :param cpus: of the machine; ``memory`` in MiB.
     """
 
@@ -155,6 +156,7 @@ class Lab(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     memory: int = 1024
     seconds: float
     compiler: list[str] = []
+    vet: list[str] = []
     options: dict[str, Option] = {}
     phases: list[Phase]
     attempts: list[Attempt] = []

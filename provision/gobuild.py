@@ -207,7 +207,7 @@ def _compile(
         temporary = program.parent / "tmp"
         temporary.mkdir()
     try:
-        process.run(words, environment=_environment(toolchain, layout, temporary), cwd=folder, words_to=words_to)
+        process.run(words, environment=environment(toolchain, layout, temporary), cwd=folder, words_to=words_to)
     except BuildError as error:
         raise BuildError(f"{folder.name} does not build with Go {toolchain.version}", error.hint) from error
     except PermissionError as error:
@@ -216,8 +216,8 @@ def _compile(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _environment(toolchain: Toolchain, layout: Layout, temporary: Path) -> dict[str, str]:
-    """Return what ``go`` sees: nothing of the host's settings but where modules are fetched from."""
+def environment(toolchain: Toolchain, layout: Layout, temporary: Path) -> dict[str, str]:
+    """Return what ``go`` sees, with ``temporary`` for its own files: nothing of the host's settings but where modules are fetched from."""
     passed = {name: os.environ[name] for name in (*_FETCHING, *_PASSED) if name in os.environ}
     host = {name: os.environ[name] for name in ("GOENV", "XDG_CONFIG_HOME") if name in os.environ}
     asked = process.run(

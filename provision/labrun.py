@@ -41,6 +41,9 @@ PLAN = "plan.json"
 COMPILER = "compiler.txt"
 """Name of the compiler's words on the workload, likewise."""
 
+VET = "vet.txt"
+"""Name of the words of ``go vet``."""
+
 ATTEMPTS = "attempts.json"
 """Name of what came of the lab's attempts, likewise."""
 
@@ -212,6 +215,8 @@ def _write_evidence(
     (staging / PLAN).write_bytes(request.payload.plan)
     if request.folder.lab.compiler:
         (staging / COMPILER).write_bytes(request.payload.compiler)
+    if request.folder.lab.vet:
+        (staging / VET).write_bytes(request.payload.vet)
     facts: dict[str, object] = {"guest": journal.guest, "host_load": hostfacts.load()}
     if error is not None:
         facts["error"] = {"class": type(error).__name__, "message": error.message, "exit_code": error.exit_code}
@@ -221,6 +226,7 @@ def _write_evidence(
         "kernel_log": "kernel.log",
         "attempts": ATTEMPTS,
         "compiler": COMPILER,
+        "vet": VET,
     }
     files = {role: name for role, name in logs.items() if (staging / name).exists()}
     evidence = Evidence(

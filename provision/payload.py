@@ -13,7 +13,7 @@ from bpf.elf import Elf
 from bpf.plan import Plan, make_plan, plan_for
 from bpf.probes import find_sets
 from go_labs.spec import LabFolder
-from provision import gobuild, toolchains
+from provision import gobuild, toolchains, vet
 from provision.lean import lean
 from vm.errors import ProbeError, UsageError
 from vm.paths import REPOSITORY, Layout
@@ -50,7 +50,7 @@ class Payload:
     """Files of one lab by their path below the run's folder in the machine, and what is recorded of them.
 
     :param binary: the workload, on the host; ``plan``: its probe plan, JSON.
-    :param compiler: the compiler's words on it, where the lab wants them.
+    :param compiler: the compiler's words on it, where the lab wants them; ``vet``: those of ``go vet``.
     """
 
     files: dict[str, Path | bytes]
@@ -59,6 +59,7 @@ class Payload:
     plan: bytes
     go_version: str
     compiler: bytes = b""
+    vet: bytes = b""
 
 
 def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot) -> Payload:
@@ -89,6 +90,7 @@ def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot
             plan=encoded,
             go_version=f"go{toolchain.version}",
             compiler=gobuild.compiler_words(folder.path, toolchain, layout, flags) if flags else b"",
+            vet=vet.words(folder.path, toolchain, layout, folder.lab.vet) if folder.lab.vet else b"",
         )
 
 

@@ -140,6 +140,7 @@ class RunData:
 
     :param attempts: what came of the lab's attempts, by id; ``attempts_error``: why there are none.
     :param compiler: the compiler's words on the workload, where the lab wants them.
+    :param vet: what ``go vet`` found, each with its analyzer in front; None where nothing was asked of it.
     """
 
     lab: Lab
@@ -150,6 +151,7 @@ class RunData:
     attempts: Mapping[str, AttemptResult] = field(default_factory=dict)
     attempts_error: str = ""
     compiler: Sequence[CompilerNote] = ()
+    vet: Sequence[CompilerNote] | None = None
 
     @property
     def clock(self) -> Clock:

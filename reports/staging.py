@@ -80,6 +80,7 @@ def read(staging: Path, lab: Lab) -> tuple[Evidence, RunData]:
         attempts=attempts,
         attempts_error=attempts_error,
         compiler=compiler_notes(_log(staging, evidence.files.get("compiler"))),
+        vet=compiler_notes(_log(staging, evidence.files.get("vet"))) if "vet" in evidence.files else None,
     )
     return evidence, run
 
@@ -88,7 +89,7 @@ _COMPILER_NOTE = re.compile(r"(?P<file>[^:]+\.go):(?P<line>\d+):\d+: (?P<words>.
 
 
 def compiler_notes(lines: Sequence[str]) -> list[CompilerNote]:
-    """Return what the compiler said of which line; lines of another form (``# package``) are left out."""
+    """Return what the compiler, or ``go vet``, said of which line; lines of another form (``# package``) are left out."""
     found = []
     for line in lines:
         match = _COMPILER_NOTE.fullmatch(line)

@@ -70,7 +70,9 @@ def document(tool: str, target: str, maps: dict[str, Any], failed: int) -> dict[
         "processes": maps.get("@processes", {}),
         "losses": {"helper": failed},
     }
-    if tool == "futex":
+    if tool == "threads":
+        result |= {name: maps.get(f"@{name}", {}) for name in ("states", "seen")} | {"made": maps.get("@made", 0)}
+    elif tool == "futex":
         result |= {"operations": operations(maps.get("@operations", {})), "heat": heat(maps.get("@heat", {}))}
     else:
         result["stacks"] = stacks(maps.get("@stacks", {}))

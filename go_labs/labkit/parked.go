@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -21,7 +22,18 @@ const (
 	OnNoCases     = "select (no cases)"
 	OnSleep       = "sleep"
 	OnNetwork     = "IO wait"
+	OnCond        = "sync.Cond.Wait"
+	OnSemaphore   = "semacquire"
 )
+
+// OnWaitGroup returns the wait reason of sync.WaitGroup's Wait: any semaphore's before Go 1.24 (runtime/sema.go has
+// sync_runtime_SemacquireWaitGroup since then), its own after.
+func OnWaitGroup() string {
+	if line, _, _ := strings.Cut(strings.TrimPrefix(runtime.Version(), "go1."), "."); len(line) == 2 && line < "24" {
+		return OnSemaphore
+	}
+	return "sync.WaitGroup.Wait"
+}
 
 const (
 	parkedPatience = 30 * time.Second
@@ -30,6 +42,9 @@ const (
 
 var header = []byte("goroutine ")
 
+// In the order in which they are taken off, the last first.
+var additions = [][]byte{[]byte(" (durable)"), []byte(" (scan)"), []byte(" (leaked)")}
+
 // dump is reused: a dump that allocates each time would bring collections into forced sections. Only one goroutine, the
 // one that drives the section, looks for parked ones.
 var dump = make([]byte, 256<<10)
@@ -37,18 +52,36 @@ var dump = make([]byte, 256<<10)
 // Parked returns how many goroutines are parked, by wait reason. runtime.Stack stops the world and prints a wait reason only for
 // goroutines whose state is waiting, so what it counts is parked and not on its way there. Not to be called concurrently.
 func Parked() map[string]int {
+	return reasons(whole())
+}
+
+func whole() []byte {
 	n := runtime.Stack(dump, true)
 	for n == len(dump) && len(dump) < largestDump {
 		dump = make([]byte, 2*len(dump))
 		n = runtime.Stack(dump, true)
 	}
-	return reasons(dump[:n])
+	return dump[:n]
 }
 
-// reasons reads the headers of a dump: "goroutine 18 [sync.Mutex.Lock, 2 minutes]:"; under a collection the state can carry
-// " (scan)".
+// Goroutines returns the state of each goroutine by its id: the reason of one that is parked, as in Parked, or "running", "runnable",
+// "syscall". One that has ended is not there. Not to be called concurrently, nor beside Parked.
+func Goroutines() map[int64]string {
+	states := map[int64]string{}
+	each(whole(), func(id int64, state string) { states[id] = state })
+	return states
+}
+
+// reasons counts goroutines by what the headers of a dump say.
 func reasons(text []byte) map[string]int {
 	counts := map[string]int{}
+	each(text, func(_ int64, state string) { counts[state]++ })
+	return counts
+}
+
+// each reads the headers of a dump: "goroutine 18 [sync.Mutex.Lock, 2 minutes]:"; under a collection the state can carry
+// " (scan)".
+func each(text []byte, found func(id int64, state string)) {
 	for len(text) > 0 {
 		line := text
 		if end := bytes.IndexByte(text, '\n'); end >= 0 {
@@ -63,13 +96,23 @@ func reasons(text []byte) map[string]int {
 		if open < 0 || shut < open {
 			continue
 		}
-		reason := line[open+1 : shut]
-		if cut := bytes.IndexAny(reason, ",("); cut >= 0 {
-			reason = bytes.TrimRight(reason[:cut], " ")
+		id, err := strconv.ParseInt(string(bytes.TrimRight(line[len(header):open], " ")), 10, 64)
+		if err != nil {
+			continue
 		}
-		counts[string(reason)]++
+		found(id, stateWords(line[open+1:shut]))
 	}
-	return counts
+}
+
+// stateWords takes off what goroutineheader (runtime/traceback.go) adds; "(nil chan)" and "(no cases)" are words of the reason itself.
+func stateWords(state []byte) string {
+	if cut := bytes.IndexByte(state, ','); cut >= 0 {
+		state = state[:cut]
+	}
+	for _, added := range additions {
+		state = bytes.TrimSuffix(state, added)
+	}
+	return string(state)
 }
 
 // AwaitParked returns when exactly n goroutines of this process are parked for reason. It fails after 30 s, and at once
@@ -87,6 +130,26 @@ func AwaitParked(reason string, n int) error {
 		if time.Now().After(deadline) {
 			return errors.New("after " + parkedPatience.String() + " only " + strconv.Itoa(seen) + " of " + strconv.Itoa(n) +
 				" goroutines are parked for " + reason)
+		}
+		time.Sleep(pause)
+		if pause < 5*time.Millisecond {
+			pause *= 2
+		}
+	}
+}
+
+// AwaitGoroutines returns when this process has n goroutines, the runtime's own not counted. One that ended is counted until the
+// runtime has freed it, at the end of gdestroy (goexit0 in Go 1.21): once it is gone, a probe there has seen it. While goroutines
+// end, the count may be too high for a moment and never too low (gcount in runtime/proc.go). It fails after 30 s.
+func AwaitGoroutines(n int) error {
+	pause := 200 * time.Microsecond
+	for deadline := time.Now().Add(parkedPatience); ; {
+		seen := runtime.NumGoroutine()
+		if seen <= n {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.New("after " + parkedPatience.String() + " there are still " + strconv.Itoa(seen) + " goroutines instead of " + strconv.Itoa(n))
 		}
 		time.Sleep(pause)
 		if pause < 5*time.Millisecond {

@@ -2,6 +2,7 @@ package labkit
 
 import (
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -14,12 +15,14 @@ func TestReasonsReadsHeadersOfADump(t *testing.T) {
 		"goroutine 19 [sync.Mutex.Lock, 2 minutes]:", "",
 		"goroutine 20 [sync.RWMutex.RLock (scan)]:", "",
 		"goroutine 21 [sync.RWMutex.Lock, locked to thread]:", "",
+		"goroutine 22 [chan receive (nil chan), 1 minutes]:", "",
+		"goroutine 23 [select (no cases) (leaked) (scan)]:", "",
 		"created by main.main in goroutine 1",
 	}, "\n")
 
 	got := reasons([]byte(dump))
 
-	want := map[string]int{"running": 1, OnMutex: 2, OnRWMutexRead: 1, OnRWMutex: 1}
+	want := map[string]int{"running": 1, OnMutex: 2, OnRWMutexRead: 1, OnRWMutex: 1, OnNilReceive: 1, OnNoCases: 1}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("reasons = %v, want %v", got, want)
 	}
@@ -74,4 +77,35 @@ func TestGoroutineIDIsTheOneThatADumpOfAllShows(t *testing.T) {
 	if first <= 0 || second <= 0 || first == second {
 		t.Errorf("ids of two goroutines = %d and %d", first, second)
 	}
+}
+
+func TestGoroutinesAreKnownByTheirIds(t *testing.T) {
+	nothing := make(chan int)
+	ids := make(chan int64, 1)
+	go func() { ids <- GoroutineID(); <-nothing }()
+	id := <-ids
+
+	for Goroutines()[id] != OnReceive {
+		runtime.Gosched()
+	}
+	close(nothing)
+	for there := true; there; {
+		_, there = Goroutines()[id]
+	}
+
+	if own := Goroutines()[GoroutineID()]; own != "running" {
+		t.Errorf("the one that asks is %q", own)
+	}
+}
+
+func TestAWaitGroupsWaitHasTheReasonOfThisVersion(t *testing.T) {
+	var group sync.WaitGroup
+	group.Add(1)
+	go group.Wait()
+
+	if err := AwaitParked(OnWaitGroup(), 1); err != nil {
+		t.Error(err)
+	}
+
+	group.Done()
 }
