@@ -217,7 +217,10 @@ def _compile(
 
 
 def environment(toolchain: Toolchain, layout: Layout, temporary: Path) -> dict[str, str]:
-    """Return what ``go`` sees, with ``temporary`` for its own files: nothing of the host's settings but where modules are fetched from."""
+    """Return what ``go`` sees: nothing of the host's settings but where modules are fetched from.
+
+    :param temporary: folder for its own files.
+    """
     passed = {name: os.environ[name] for name in (*_FETCHING, *_PASSED) if name in os.environ}
     host = {name: os.environ[name] for name in ("GOENV", "XDG_CONFIG_HOME") if name in os.environ}
     asked = process.run(

@@ -16,15 +16,15 @@ from vm.paths import Layout
 
 
 def words(folder: Path, toolchain: Toolchain, layout: Layout, packages: Sequence[str]) -> bytes:
-    """Return what ``go vet`` finds in ``packages``, folders below ``folder``: lines of ``file:line:column: analyzer: words``.
+    """Return what ``go vet`` finds in ``packages``, folders below ``folder``; empty where it finds nothing.
 
-    Empty where it finds nothing.
+    Lines are ``file:line:column: analyzer: words``.
 
     :raises BuildError: a package does not compile, or vet's words cannot be read; the hint has them.
     """
     said: list[bytes] = []
     with staging(layout.builds) as stage:
-        command = [toolchain.go, "vet", "-json", *(f"./{package}" for package in packages)]
+        command: list[str | Path] = [toolchain.go, "vet", "-json", *(f"./{package}" for package in packages)]
         try:
             output = process.run(
                 command,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,11 @@ import numpy as np
 from bpf.trace import EventKind
 from go_labs.evidence import Segment
 from reports.analysis import Events, PhaseData
+from reports.charts import Stack, StackList
+
+
+LIBRARY = ("runtime.", "sync.", "time.", "internal/")
+"""How the names of functions begin in which a goroutine waits, but not for the program's own reasons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,11 @@ class Life:
     def function(self) -> str:
         """Name of the function that it began with."""
         return self.start.partition(" ")[0]
+
+    @property
+    def waits_at(self) -> str:
+        """Where the program waits: the innermost frame of the last wait that is not of :data:`LIBRARY`."""
+        return next((frame for frame in self.stack if not frame.startswith(LIBRARY)), self.stack[0] if self.stack else "")
 
     @property
     def alive(self) -> bool:
@@ -104,11 +115,11 @@ def creation(phase: PhaseData, stack: int) -> tuple[str, str]:
 
 
 def growing(rounds: Sequence[Iterable[str]], survivors: Sequence[Mapping[str, int]], least: int = 3) -> set[str]:
-    """Return the places of creation that leak: each round in which such a place created goroutines left some alive, and
-    there were at least ``least`` such rounds.
+    """Return the places of creation that leak: there were ``least`` rounds or more in which such a place created
+    goroutines, and each of them left some alive.
 
-    Nothing is known here of what was planted. What is started once, or by load until a bound is reached, was created in few
-    rounds; what is replaced leaves only its last one; what works and ends leaves none.
+    Nothing is known here of what was planted. What is started once, or by load until a bound is reached, was created in
+    few rounds; what is replaced leaves only its last one; what works and ends leaves none.
 
     :param rounds: the places that created goroutines, round by round; ``survivors``: how many of each round's are alive
         after all of them.
@@ -123,13 +134,33 @@ def growing(rounds: Sequence[Iterable[str]], survivors: Sequence[Mapping[str, in
 
 
 def most_alive(phase: PhaseData, segment: Segment) -> int:
-    """Return how many of the goroutines created in ``segment`` were alive at once, by creations and ends in their order."""
+    """Return how many of the goroutines created in ``segment`` were alive at once, by the order of what happened."""
     created = phase.events_of([segment], EventKind.CREATE)
     ended = phase.events_of([segment], EventKind.END)
     ended = ended[np.isin(ended["goid"], created["goid"])]
     at = np.concatenate([created["start_ns"], ended["start_ns"]])
     steps = np.concatenate([np.ones(created.size, np.int64), -np.ones(ended.size, np.int64)])
     return int(np.cumsum(steps[np.argsort(at, kind="stable")]).max(initial=0))
+
+
+def stacks(found: Sequence[Life], name: str, title: str, caption: str, *, limit: int = 16) -> StackList | None:
+    """Return the stacks of the last waits of ``found``, the ``limit`` most frequent; None where there is no goroutine."""
+    if not found:
+        return None
+    counts = Counter(tuple(life.stack) for life in found)
+    without = counts.pop((), 0)
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:limit]
+    return StackList(
+        id=name,
+        title=title,
+        caption=caption,
+        place="stacks",
+        phase="traced",
+        what="goroutines",
+        stacks=[Stack(frames=list(frames), count=count) for frames, count in most],
+        total=len(found),
+        without=without,
+    )
 
 
 def _last(events: Events) -> dict[int, tuple[int, int, int, int, int]]:

@@ -89,7 +89,7 @@ _COMPILER_NOTE = re.compile(r"(?P<file>[^:]+\.go):(?P<line>\d+):\d+: (?P<words>.
 
 
 def compiler_notes(lines: Sequence[str]) -> list[CompilerNote]:
-    """Return what the compiler, or ``go vet``, said of which line; lines of another form (``# package``) are left out."""
+    """Return what the compiler or ``go vet`` said of which line; lines of another form (``# package``) are left out."""
     found = []
     for line in lines:
         match = _COMPILER_NOTE.fullmatch(line)
