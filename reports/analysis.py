@@ -27,7 +27,7 @@ import numpy.typing as npt
 from bpf.plan import Plan
 from bpf.trace import EVENT, Trace
 from go_labs.evidence import Provenance, Segment, WorkloadOutput
-from go_labs.spec import Clock, Lab
+from go_labs.spec import Clock, Lab, Protocol
 from reports.charts import AnyChart
 from reports.schema import Metric
 from reports.text import neutral
@@ -53,6 +53,8 @@ class PhaseData:
     :param tools: JSON of each tool that ran beside the workload, by ``bcc/NAME`` or ``bpftrace/NAME``.
     :param tool_errors: why a tool has no result, by the same names.
     :param symbols: linked or runtime address → ``function file:line``, inlined frames innermost first.
+    :param protocol: ``none`` where the program was no workload: it has no document and no segments by nature.
+    :param remarks: what else a reader should know, a sentence each.
     """
 
     name: str
@@ -67,6 +69,8 @@ class PhaseData:
     tools: Mapping[str, Any] = field(default_factory=dict)
     tool_errors: Mapping[str, str] = field(default_factory=dict)
     symbols: Mapping[int, list[str]] = field(default_factory=dict)
+    protocol: Protocol = "document"
+    remarks: Sequence[str] = ()
 
     def segments(self, section: str | None = None, **parameters: str) -> list[Segment]:
         """Return segments of ``section`` (None: all) whose parameters equal ``parameters``, in the order they ran."""

@@ -181,10 +181,16 @@ def _record(name: str, evidence: Evidence, run: RunData, analysis: Analysis, fil
         gates=results,
         verdicts=verdicts.judge(lab, analysis.metrics, results, losses, run.clock),
         charts=analysis.charts,
-        notes=([f"The run ended early: {run.error}"] if run.error else []) + analysis.notes,
+        notes=_notes(run) + analysis.notes,
         timings=evidence.timings,
         artefacts=files,
     )
+
+
+def _notes(run: RunData) -> list[str]:
+    """Return what a reader should know of how the run went."""
+    remarks = [f"Phase {phase.name}: {remark}." for phase in run.phases.values() for remark in phase.remarks]
+    return ([f"The run ended early: {run.error}"] if run.error else []) + remarks
 
 
 def _phases(run: RunData) -> list[PhaseData]:
@@ -210,6 +216,9 @@ def _phase_note(phase: PhaseData) -> PhaseNote:
 
 def _copy_lab(folder: LabFolder, target: Path) -> None:
     target.mkdir(exist_ok=True)
+    if folder.program is not None:
+        (target / "lab.json").write_bytes(msgspec.json.format(msgspec.json.encode(folder.lab), indent=1))
+        return
     shutil.copyfile(folder.path / "lab.toml", target / "lab.toml")
     if folder.analysis is not None:
         shutil.copyfile(folder.analysis, target / "analysis.py")

@@ -119,13 +119,14 @@ def _phase(staging: Path, shared: dict[str, str], evidence: PhaseEvidence, lab: 
         try:
             return reader(files[role])
         except (LabError, OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            problems.append(neutral(str(error)))
+            if role != "workload" or not evidence.error:  # A phase that failed has said why; its document is no news.
+                problems.append(neutral(str(error)))
             return None
 
     workload = attempt("workload", lambda path: read_workload(path, lab))
     trace = attempt("trace", _trace)
     events: Events | None = None if trace is None else attempt("events", lambda path: _events(path, trace))
-    if workload is None and not problems:
+    if workload is None and not problems and evidence.protocol == "document":
         problems.append("the workload left no output")
     tools, tool_errors = _tools(files)
     return PhaseData(
@@ -141,6 +142,8 @@ def _phase(staging: Path, shared: dict[str, str], evidence: PhaseEvidence, lab: 
         tools=tools,
         tool_errors=tool_errors,
         symbols=attempt("symbols", _symbols) or {},
+        protocol=evidence.protocol,
+        remarks=[neutral(remark) for remark in evidence.remarks],
     )
 
 
