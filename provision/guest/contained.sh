@@ -42,7 +42,8 @@ bytes=$4
 shift 4
 
 mkdir -p "$out"
-mkdir "$group" 2>/dev/null && [ -e "$group/cgroup.procs" ] || group=/nonexistent
+# cgroup.procs in the root itself: version 2 of control groups is mounted there, and not a folder of version 1's.
+[ -e /sys/fs/cgroup/cgroup.procs ] && mkdir "$group" 2>/dev/null || group=/nonexistent
 before=$(ended_for_memory)
 read -r began _ </proc/uptime
 (

@@ -63,7 +63,8 @@ def _execute(channel: paramiko.Channel, command: bytes) -> None:
         process.kill()
     threads[1].join()
     with contextlib.suppress(OSError, EOFError):
-        channel.send_exit_status(process.wait())
+        status = process.wait()
+        channel.send_exit_status(status if status >= 0 else 255)  # sshd tells the signal, which comes to the same
         channel.close()
 
 
