@@ -30,6 +30,10 @@ FIELDS = {
     "g_m": Field("runtime.g", "m"),
     "m_p": Field("runtime.m", "p"),
     "hchan_lock": Field("runtime.hchan", "lock"),
+    "start_pc": Field("runtime.g", "startpc"),
+    "go_pc": Field("runtime.g", "gopc"),
+    "ctx_done": Field("context.cancelCtx", "done"),
+    "ctx_children": Field("context.cancelCtx", "children"),
 }
 """Every offset that a plan can have, by its name there."""
 

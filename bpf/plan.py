@@ -19,11 +19,12 @@ from bpf.disasm import UndecodableError
 from bpf.dwarf import read_offsets
 from bpf.elf import Elf
 from bpf.pclntab import Function, FunctionTable
-from bpf.probes import Hook, Point, ProbeSet, find_sets
+from bpf.hooks import EVERY_WAIT, Hook, KernelEvent, Feature, Point, ProbeSet
+from bpf.probes import find_sets
 from bpf.reasons import wait_reasons
 from vm.errors import ProbeError
 
-PLAN_SCHEMA = 1
+PLAN_SCHEMA = 2
 """Version of the shape below."""
 
 Source = Literal["dwarf", "table"]
@@ -82,17 +83,33 @@ class Missing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     required: bool
 
 
+class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Linked addresses of a function: from ``start`` to before ``end``."""
+
+    start: int
+    end: int
+
+
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``plan.json``.
 
-    :param offsets: by short name: ``goid``, ``parentgoid``, ``waitreason``, ``g_m``, ``m_p``, ``hchan_lock``.
+    :param offsets: by short name (``bpf.dwarf.FIELDS``): ``goid``, ``parent_goid``, ``hchan_lock``, …
     :param reasons: number of each wait reason in this Go version, by the short name that a probe set gives it.
+    :param wait_reasons: the runtime's words of every wait reason of this Go version, by number.
+    :param recorded: numbers of the wait reasons of which each wait is recorded.
+    :param ranges: functions that the programs compare addresses with; one that is not linked is absent.
+    :param kernel: programs on kernel events, ``features``: what programs do besides counting (``bpf.hooks``).
     """
 
-    schema: Literal[1]
+    schema: Literal[2]
     binary: Binary
     offsets: dict[str, Offset]
     reasons: dict[str, int]
+    wait_reasons: list[str] = []
+    recorded: list[int] = []
+    ranges: dict[str, Range] = {}
+    kernel: list[KernelEvent] = []
+    features: list[Feature] = []
     probes: list[Probe]
     missing: list[Missing]
 
@@ -132,15 +149,16 @@ def make_plan(elf: Elf, sets: Sequence[ProbeSet]) -> Plan:
     missing: dict[str, Missing] = {}
     for probe_set in sets:
         for hook in probe_set.hooks:
-            if hook.id in probes or hook.id in missing:
+            symbol = hook.name(info.version.minor)
+            if hook.id in probes or hook.id in missing or symbol is None:
                 continue
-            function = _find(elf, table, hook, info.version)
+            function = _find(elf, table, hook, symbol, info.version)
             if function is None:
-                missing[hook.id] = _missing(hook, info.version)
+                missing[hook.id] = _missing(hook, symbol)
             else:
                 probes[hook.id] = list(_points(elf, function, hook, probe_set.name, info.version))
     return Plan(
-        schema=1,
+        schema=2,
         binary=Binary(
             name=elf.name,
             sha256=hashlib.sha256(elf.data).hexdigest(),
@@ -151,13 +169,17 @@ def make_plan(elf: Elf, sets: Sequence[ProbeSet]) -> Plan:
         ),
         offsets=_offsets(elf, info.version, {name for s in sets for name in s.offsets}),
         reasons=_reasons(elf, info.version, {short: words for s in sets for short, words in s.reasons.items()}),
+        wait_reasons=list(wait_reasons(elf, info.version)) if any(s.reasons for s in sets) else [],
+        recorded=_recorded(elf, info.version, {words for s in sets for words in s.recorded}),
+        ranges=_ranges(elf, table, {short: symbol for s in sets for short, symbol in s.ranges.items()}),
+        kernel=sorted({event for s in sets for event in s.kernel}),
+        features=sorted({feature for s in sets for feature in s.features}),
         probes=[probe for group in probes.values() for probe in group],
         missing=list(missing.values()),
     )
 
 
-def _find(elf: Elf, table: FunctionTable, hook: Hook, version: GoVersion) -> Function | None:
-    symbol = hook.name(version.minor)
+def _find(elf: Elf, table: FunctionTable, hook: Hook, symbol: str, version: GoVersion) -> Function | None:
     found = table.find(symbol)
     if len(found) > 1:
         raise ProbeError(
@@ -179,9 +201,9 @@ def _find(elf: Elf, table: FunctionTable, hook: Hook, version: GoVersion) -> Fun
     return None
 
 
-def _missing(hook: Hook, version: GoVersion) -> Missing:
+def _missing(hook: Hook, symbol: str) -> Missing:
     why = "not linked: the program never calls it" if hook.runtime else "the program is no lab of this project"
-    return Missing(id=hook.id, symbol=hook.name(version.minor), why=why, required=False)
+    return Missing(id=hook.id, symbol=symbol, why=why, required=False)
 
 
 def _points(elf: Elf, function: Function, hook: Hook, set_name: str, version: GoVersion) -> Iterator[Probe]:
@@ -243,6 +265,29 @@ def _reasons(elf: Elf, version: GoVersion, wanted: dict[str, str]) -> dict[str, 
                 "link it without -s, so that it keeps its symbols",
             )
     return {short: known.index(words) for short, words in wanted.items()}
+
+
+def _recorded(elf: Elf, version: GoVersion, wanted: set[str]) -> list[int]:
+    """Return the numbers of the wait reasons ``wanted``; one that this version does not have is left out."""
+    if not wanted:
+        return []
+    known = wait_reasons(elf, version)
+    # Number 0 is no reason.
+    return [number for number, words in enumerate(known) if number and (words in wanted or EVERY_WAIT in wanted)]
+
+
+def _ranges(elf: Elf, table: FunctionTable, wanted: dict[str, str]) -> dict[str, Range]:
+    found: dict[str, Range] = {}
+    for short, symbol in wanted.items():
+        functions = table.find(symbol)
+        if len(functions) > 1:
+            raise ProbeError(
+                f"{elf.name}: {symbol} is ambiguous, {len(functions)} functions have that name",
+                "build it without wrappers of that name",
+            )
+        if functions:
+            found[short] = Range(start=functions[0].entry, end=functions[0].entry + functions[0].size)
+    return found
 
 
 def to_text(plan: Plan) -> str:

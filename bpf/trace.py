@@ -27,6 +27,8 @@ EVENT = np.dtype(
         ("start_ns", "<u8"),
         ("duration_ns", "<u8"),
         ("address", "<u8"),
+        ("object", "<u8"),
+        ("value", "<u8"),
         ("goid", "<u8"),
         ("stack", "<i4"),
         ("tid", "<u4"),
@@ -36,19 +38,60 @@ EVENT = np.dtype(
         ("pad", "<u4"),
     ]
 )
-"""One record of ``events.bin``, 48 bytes.
+"""One record of ``events.bin``, 64 bytes.
 
 ``start_ns`` is CLOCK_MONOTONIC of the machine, ``duration_ns`` nanoseconds, ``address`` the object waited for (a
 runtime address, 0 where there is none), ``stack`` an index into :attr:`Trace.stacks` or -1, ``kind`` an
-:class:`EventKind`, ``reason`` the Go version's own number of the wait reason.
+:class:`EventKind`, ``reason`` the Go version's own number of the wait reason. What ``object``, ``value`` and ``reason`` hold
+otherwise, the kind says; what it does not name is 0.
 """
 
 
 class EventKind(IntEnum):
-    """What a record of ``events.bin`` tells."""
+    """What a record of ``events.bin`` tells (``enum kind`` of ``bpf/src/shared.h``)."""
 
     PARK = 1
-    """A goroutine waited, from ``gopark`` to the ``execute`` that ran it again."""
+    """A goroutine waited, from ``gopark`` to the ``execute`` that ran it again: ``address`` of the lock or channel, ``stack`` of
+    the one who waited."""
+
+    RUN = 2
+    """A goroutine ran on thread ``tid``: ``value`` is its P, ``object`` nanoseconds from ready to running (0: not seen),
+    ``reason`` how it ended: a wait reason, or a :class:`Ran`."""
+
+    CREATE = 3
+    """A goroutine was created: ``goid`` the new one, ``value`` its parent, ``stack`` its function and the go statement."""
+
+    END = 4
+    """A goroutine ended; ``duration_ns`` is its life, 0 where its creation was not seen."""
+
+    PANIC = 5
+    """A goroutine panicked, with its ``stack``."""
+
+    CLOSE = 6
+    """A channel was closed: its ``address``, the ``stack`` of the one who closed it."""
+
+    CANCEL = 7
+    """A context was cancelled: its ``address``, ``object`` its done channel (0: none was made), ``value`` its children,
+    ``reason`` 1 where it is to be removed from its parent."""
+
+    STW = 8
+    """The world stood still, from the wish to stop it to its start; ``reason`` is the runtime's stwReason."""
+
+    STEAL = 9
+    """A P took a goroutine from another P's queue: ``goid`` is the first of them."""
+
+    WAITING = 10
+    """A wait that nothing had ended when the program ended; ``duration_ns`` is 0."""
+
+
+class Ran(IntEnum):
+    """How a :attr:`EventKind.RUN` ended where no wait reason says it (``enum ran`` of ``bpf/src/shared.h``)."""
+
+    EXITED = 200
+    PREEMPTED = 201
+    YIELDED = 202
+    SUPERSEDED = 203
+    """The thread ran another one without a park: after a system call, or at a coroutine switch."""
 
 
 class ProgramCost(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +125,23 @@ class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
     goids: list[int]
 
 
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """What one stack allocated in one segment: ``count`` objects of ``bytes`` together; ``stack`` is an index or -1."""
+
+    segment: int
+    stack: int
+    count: int
+    bytes: int
+
+
+class MemorySample(msgspec.Struct, frozen=True, kw_only=True):
+    """Resident sets of tracer and target, KiB, ``seconds`` after the target was let go."""
+
+    seconds: float
+    tracer_kib: int
+    target_kib: int
+
+
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """``trace.json``.
 
@@ -91,15 +151,18 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     :param target_seconds: from letting the target go to its end.
     :param load_bias: runtime address minus linked address; 0 where the binary is no PIE.
     :param threads: threads of the target from which at least one probe hit came.
-    :param counters: counter name → count, by segment (:data:`OUTSIDE` for what lies in none).
+    :param counters: counter name → count, by segment (:data:`OUTSIDE` for what lies in none); parks also by the runtime's words
+        of the wait reason, ``park:chan receive``.
     :param losses: what was not recorded, by reason; all zero in a trace that is complete.
     :param hits: by probe id of the plan.
     :param programs: by program name of the plan; ``run_ns`` covers the program alone, not the trap that led to it.
     :param stacks: runtime addresses, innermost first.
     :param events: number of records in ``events.bin``.
+    :param sites: what was allocated where, where allocations were probed.
+    :param memory: of tracer and target over time, at least one pause apart.
     """
 
-    schema: Literal[1]
+    schema: Literal[2]
     pid: int
     exit_status: int
     load_bias: int
@@ -115,6 +178,8 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     attach_seconds: float
     calibrate_seconds: float
     events: int
+    sites: list[Site] = []
+    memory: list[MemorySample] = []
     complete: bool = True
     ended: str = ""
     unfinished: int = 0

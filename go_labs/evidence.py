@@ -26,6 +26,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     :param expected: forced section: exact number of each traced event, by counter name.
     :param samples: figures with units in their name (``ns_per_op``), in the order they were taken.
     :param addresses: objects of interest (``{"mutex": 824633827328}``).
+    :param goroutines: ids of goroutines of interest, by what they are (``{"leaked": [35, 36]}``).
     """
 
     id: int
@@ -37,6 +38,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     expected: dict[str, int] = {}
     samples: dict[str, list[float]] = {}
     addresses: dict[str, int] = {}
+    goroutines: dict[str, list[int]] = {}
 
 
 class GoroutineIdentity(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bpf.plan import Plan
-from bpf.trace import EVENT, Trace
+from bpf.trace import EVENT, EventKind, Trace
 from go_labs.evidence import Provenance, Segment, WorkloadOutput
 from go_labs.spec import Clock, Lab, Protocol
 from reports.charts import AnyChart
@@ -93,10 +93,17 @@ class PhaseData:
             return None
         return sum(self.counters(segment).get(name, 0) for segment in self.segments(section, **parameters))
 
-    def events_of(self, segments: list[Segment]) -> Events:
-        """Return the events that happened in ``segments``."""
-        chosen: Events = self.events[np.isin(self.events["segment"], [segment.id for segment in segments])]
+    def events_of(self, segments: list[Segment] | None, kind: EventKind = EventKind.PARK) -> Events:
+        """Return the events of ``kind`` that happened in ``segments`` (None: anywhere)."""
+        chosen: Events = self.events[self.events["kind"] == kind]
+        if segments is not None:
+            chosen = chosen[np.isin(chosen["segment"], [segment.id for segment in segments])]
         return chosen
+
+    def reason(self, number: int) -> str:
+        """Return the runtime's words of wait reason ``number`` of this Go version; an unknown one stays a number."""
+        known = [] if self.plan is None else self.plan.wait_reasons
+        return known[number] if number < len(known) and known[number] else f"#{number}"
 
     def samples(self, name: str, section: str | None = None, **parameters: str) -> list[float]:
         """Return the samples ``name`` of all segments that fit, joined in the order they were taken."""

@@ -36,11 +36,13 @@ LOSS_MEANING: Mapping[str, str] = {
     "address_unknown": "waits whose lock is not known, because the call before was not seen",
     "expired": "waits whose end was not seen before the same goroutine waited again",
     "segment_invalid": "marks with a number that no segment has",
+    "field_failed": "fields of a goroutine, P, context or channel that could not be read",
+    "events_omitted": "records beyond those that events.bin may have; counters are not touched by it",
     "missed": "runs of a program that the kernel left out, because another one held the CPU",
 }
 """What the loader's losses mean (``bpf/src/shared.h``); one that is not listed is shown with its name alone."""
 
-EVENT_ONLY_LOSSES = frozenset({"ring_full", "stack_failed", "stack_truncated", "expired"})
+EVENT_ONLY_LOSSES = frozenset({"ring_full", "stack_failed", "stack_truncated", "expired", "events_omitted"})
 """Losses of records and stacks, which leave the counters in the kernel whole: a wait whose end was not seen was counted
 when it began."""
 

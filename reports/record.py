@@ -22,8 +22,9 @@ import msgspec
 from go_labs.evidence import Evidence
 from go_labs.spec import LabFolder
 from reports import metrics as generic_metrics
-from reports import schema, staging, verdicts, waits
+from reports import schema, staging, verdicts, waits, whole
 from reports.analysis import Analysis, PhaseData, RunData, load
+from reports.charts import AnyChart
 from reports.schema import Artefact, LabNote, Metric, PhaseNote, Record
 from reports.text import neutral
 from vm.errors import ConfigError, DiskFullError, LabError, RecordError
@@ -84,7 +85,7 @@ def analyse(run: RunData, folder: LabFolder) -> Analysis:
     """
     shared = generic_metrics.generic(run)
     if folder.analysis is None:
-        charts = [chart for phase in generic_metrics.phases_with_trace(run) for chart in waits.generic(phase)]
+        charts = [chart for phase in generic_metrics.phases_with_trace(run) for chart in _charts(phase)]
         return Analysis(metrics=_clocked(shared, run), charts=charts)
     function = load(folder.analysis)
     try:
@@ -105,6 +106,10 @@ def analyse(run: RunData, folder: LabFolder) -> Analysis:
             f"{folder.analysis} gives metrics that every lab has: {', '.join(sorted(taken))}", "rename them"
         )
     return Analysis(metrics=_clocked([*own.metrics, *shared], run), charts=own.charts, notes=own.notes)
+
+
+def _charts(phase: PhaseData) -> list[AnyChart]:
+    return whole.charts(phase) if phase.protocol == "none" else waits.generic(phase)
 
 
 def _clocked(metrics: list[Metric], run: RunData) -> list[Metric]:

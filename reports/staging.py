@@ -204,8 +204,9 @@ def _workload_problems(output: WorkloadOutput, lab: str) -> list[str]:
     ids = [segment.id for segment in output.segments]
     if len(set(ids)) != len(ids) or any(not 1 <= number <= traces.SELF_TEST for number in ids):
         problems.append("segment ids are not unique numbers of 1 to 511")
-    if sum(len(values) for segment in output.segments for values in segment.samples.values()) > MAXIMUM_SAMPLES:
-        problems.append(f"it has more than {MAXIMUM_SAMPLES} samples")
+    lists = (values for s in output.segments for values in (*s.samples.values(), *s.goroutines.values()))
+    if sum(len(values) for values in lists) > MAXIMUM_SAMPLES:
+        problems.append(f"it has more than {MAXIMUM_SAMPLES} samples and goroutines")
     for segment in output.segments:
         problems += _segment_problems(segment)
     texts = [output.lab, output.go, *output.metrics, *(frame for entry in output.profile for frame in entry.frames)]
@@ -223,6 +224,7 @@ def _segment_problems(segment: Segment) -> list[str]:
     if any(not math.isfinite(value) for values in segment.samples.values() for value in values):
         problems.append(f"segment {segment.id} has a sample that is not finite")
     texts = [segment.section, *segment.parameters, *segment.parameters.values(), *segment.counts, *segment.samples]
-    if any(len(text) > MAXIMUM_STRING for text in [*texts, *segment.expected, *segment.addresses]):
+    texts += [*segment.expected, *segment.addresses, *segment.goroutines]
+    if any(len(text) > MAXIMUM_STRING for text in texts):
         problems.append(f"segment {segment.id} has a name longer than {MAXIMUM_STRING} characters")
     return problems

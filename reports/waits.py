@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
 from reports import statistics
 from reports.analysis import Events, PhaseData
-from reports.charts import AnyChart, Ecdf, EcdfSeries, HeatMap, Mark, Stack, StackList, Table
-from reports.shorthand import table
+from reports.charts import AnyChart, Ecdf, EcdfSeries, HeatMap, Mark, Stack, StackList
 
 COLUMNS = 96
 """Columns of a heat map: as many as a phone can show apart."""
@@ -125,55 +123,15 @@ def stacks(
 
 
 def generic(phase: PhaseData) -> list[AnyChart]:
-    """Return the charts of a phase whose lab has no analysis of its own, or whose program is no lab."""
+    """Return the charts of a phase whose lab has no analysis of its own."""
     groups = {section: phase.events_of(phase.segments(section)) for section in _sections(phase)}
-    charts: list[AnyChart | None]
-    if phase.protocol == "none":
-        groups = by_reason(phase)
-        charts = [
-            counters(phase),
-            *(
-                stacks(
-                    phase, events, limit=6, name=f"{phase.name}-stacks-{number}", title=f"Where they waited: {label}"
-                )
-                for number, (label, events) in enumerate(groups.items(), 1)
-            ),
-        ]
-    else:
-        charts = [stacks(phase, phase.events, name=f"{phase.name}-stacks")]
-    charts += [
-        heat_map(phase, phase.events, name=f"{phase.name}-waits"),
+    waits = phase.events_of(None)
+    charts: list[AnyChart | None] = [
+        heat_map(phase, waits, name=f"{phase.name}-waits"),
         distribution(phase, groups, name=f"{phase.name}-distribution"),
+        stacks(phase, waits, name=f"{phase.name}-stacks"),
     ]
     return [chart for chart in charts if chart is not None]
-
-
-def by_reason(phase: PhaseData) -> dict[str, Events]:
-    """Return the events of ``phase`` by wait reason, as the probe plan names it, the most frequent first."""
-    names = (
-        {} if phase.plan is None else {number: name.replace("_", " ") for name, number in phase.plan.reasons.items()}
-    )
-    numbers, counts = np.unique(phase.events["reason"], return_counts=True)
-    frequent = sorted(zip(numbers.tolist(), counts.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
-    return {
-        names.get(number, f"reason {number}"): phase.events[phase.events["reason"] == number] for number, _ in frequent
-    }
-
-
-def counters(phase: PhaseData) -> Table | None:
-    """Return the table of every counter of ``phase``, summed over all segments and what lies outside of them."""
-    found: Counter[str] = Counter()
-    for counts in {} if phase.trace is None else phase.trace.counters.values():
-        found.update(counts)
-    return table(
-        f"{phase.name}-counters",
-        "What was counted",
-        "Events in the whole program, from its first instruction to its end; docs/architecture.md explains each.",
-        phase.name,
-        "happened",
-        {"counter": "", "events": ""},
-        [(name, count) for name, count in sorted(found.items())],
-    )
 
 
 def _sections(phase: PhaseData) -> list[str]:

@@ -13,8 +13,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Programs on kernel events, which no plan names because they are the same for every binary.
-var kernelEvents = map[string]string{"kernel.futex": "futex", "kernel.sched_switch": "sched_switch"}
+// kernelPrefix begins the probe ids of programs on kernel events, which are the same for every binary.
+const kernelPrefix = "kernel."
+
+// kernelEvents gives the programs on kernel events that a plan asks for, by probe id.
+func (p *plan) kernelEvents() map[string]string {
+	result := map[string]string{}
+	for _, event := range p.Kernel {
+		result[kernelPrefix+event] = event
+	}
+	return result
+}
 
 // links are attached probes; closing them detaches.
 type links []io.Closer
@@ -52,12 +61,12 @@ func attachProbes(path string, probes []probe, programs *loaded) (links, error) 
 }
 
 // attachKernel attaches the programs on kernel events.
-func attachKernel(programs *loaded) (links, error) {
+func attachKernel(events map[string]string, programs *loaded) (links, error) {
 	if err := mountTracefs(); err != nil {
 		return nil, fail(kindAttach, "mount tracefs: %w", err)
 	}
 	var attached links
-	for id, name := range kernelEvents {
+	for id, name := range events {
 		one, err := attachKernelEvent(name, programs.Programs[programKey(id)])
 		if err != nil {
 			attached.Close()
@@ -69,10 +78,15 @@ func attachKernel(programs *loaded) (links, error) {
 }
 
 func attachKernelEvent(name string, program *ebpf.Program) (io.Closer, error) {
-	if name == "futex" {
+	switch name {
+	case "futex":
 		return link.Tracepoint("syscalls", "sys_enter_futex", program, nil)
+	case "syscall_enter":
+		// A raw tracepoint has the name of its event, which is not that of the program.
+		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_enter", Program: program})
+	default:
+		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: name, Program: program})
 	}
-	return link.AttachRawTracepoint(link.RawTracepointOptions{Name: name, Program: program})
 }
 
 // mountTracefs makes tracefs available where nothing has yet: the number of a tracepoint is read from it.

@@ -25,21 +25,25 @@ type drain struct {
 	stop   chan struct{}
 	done   chan error
 
+	limit    int // records that events.bin may have
 	events   int
+	omitted  int // records beyond it
+	mutex    uint8
 	selfTest []uint64
 	index    map[uint64]int32 // stack key → index
 	keys     []uint64
 	buffer   []byte
 }
 
-func startDrain(ring *ebpf.Map, out io.Writer) (*drain, error) {
+// startDrain begins; mutex is the wait reason of the self-test's parks, limit how many records are kept.
+func startDrain(ring *ebpf.Map, out io.Writer, mutex uint8, limit int) (*drain, error) {
 	reader, err := ringbuf.NewReader(ring)
 	if err != nil {
 		return nil, fail(kindLoad, "open the ring buffer: %w", err)
 	}
 	d := &drain{
 		reader: reader, out: bufio.NewWriterSize(out, 1<<18),
-		stop: make(chan struct{}), done: make(chan error, 1), index: map[uint64]int32{},
+		stop: make(chan struct{}), done: make(chan error, 1), index: map[uint64]int32{}, mutex: mutex, limit: limit,
 	}
 	go func() { d.done <- d.loop() }()
 	return d, nil
@@ -76,9 +80,9 @@ func (d *drain) empty() error {
 		if err != nil {
 			return fmt.Errorf("read the ring buffer: %w", err)
 		}
-		event, ok := decodePark(record.RawSample)
+		event, ok := decodeEvent(record.RawSample)
 		if !ok {
-			return fmt.Errorf("an event of %d bytes, expected %d", len(record.RawSample), parkEventSize)
+			return fmt.Errorf("an event of %d bytes, expected %d", len(record.RawSample), ringEventSize)
 		}
 		if err := d.keep(event); err != nil {
 			return err
@@ -86,16 +90,65 @@ func (d *drain) empty() error {
 	}
 }
 
-func (d *drain) keep(event parkEvent) error {
-	d.buffer = appendEvent(d.buffer[:0], event, d.stackIndex(event.Stack))
+func (d *drain) keep(e event) error {
+	if e.Segment == selfTestSegment && e.Kind == kindPark && e.Reason == d.mutex {
+		d.selfTest = append(d.selfTest, e.Goid)
+	}
+	if d.events >= d.limit {
+		d.omitted++
+		return nil
+	}
+	d.buffer = appendEvent(d.buffer[:0], e, d.stackIndex(e.Stack))
 	if _, err := d.out.Write(d.buffer); err != nil {
 		return fmt.Errorf("write events.bin: %w", err)
 	}
 	d.events++
-	if event.Segment == selfTestSegment {
-		d.selfTest = append(d.selfTest, event.Goid)
-	}
 	return nil
+}
+
+// keepWaiting adds a record for each recorded park that nothing ended, and gives their number. Only after finish.
+func (d *drain) keepWaiting(parked *ebpf.Map) (int, error) {
+	if parked == nil {
+		return 0, nil
+	}
+	var key goroutineKey
+	var park parkState
+	count := 0
+	entries := parked.Iterate()
+	for entries.Next(&key, &park) {
+		count++
+		err := d.keep(event{
+			StartNs: park.StartNs, Address: park.Address, Goid: key.Goid, Stack: park.Stack, Segment: park.Segment,
+			Kind: kindWaiting, Reason: park.Reason,
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return count, errors.Join(entries.Err(), d.out.Flush())
+}
+
+// site is one place that allocates, in one segment.
+type site struct {
+	Segment uint32 `json:"segment"`
+	Stack   int32  `json:"stack"`
+	Count   uint64 `json:"count"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// sites reads what was allocated where.
+func (d *drain) sites(table *ebpf.Map) ([]site, error) {
+	result := []site{}
+	if table == nil {
+		return result, nil
+	}
+	var key siteKey
+	var value siteValue
+	entries := table.Iterate()
+	for entries.Next(&key, &value) {
+		result = append(result, site{Segment: key.Segment, Stack: d.stackIndex(key.Stack), Count: value.Count, Bytes: value.Bytes})
+	}
+	return result, entries.Err()
 }
 
 func (d *drain) stackIndex(key uint64) int32 {

@@ -32,17 +32,18 @@ func structOf(t *testing.T, name string) *btf.Struct {
 }
 
 func TestEventsHaveTheLayoutOfTheObject(t *testing.T) {
-	var e parkEvent
+	var e event
 	want := map[string]uintptr{
-		"start_ns": unsafe.Offsetof(e.StartNs), "duration_ns": unsafe.Offsetof(e.DurationNs), "lock": unsafe.Offsetof(e.Lock),
-		"goid": unsafe.Offsetof(e.Goid), "stack": unsafe.Offsetof(e.Stack), "tid": unsafe.Offsetof(e.Tid),
-		"segment": unsafe.Offsetof(e.Segment), "kind": unsafe.Offsetof(e.Kind), "reason": unsafe.Offsetof(e.Reason),
+		"start_ns": unsafe.Offsetof(e.StartNs), "duration_ns": unsafe.Offsetof(e.DurationNs), "address": unsafe.Offsetof(e.Address),
+		"object": unsafe.Offsetof(e.Object), "value": unsafe.Offsetof(e.Value), "goid": unsafe.Offsetof(e.Goid),
+		"stack": unsafe.Offsetof(e.Stack), "tid": unsafe.Offsetof(e.Tid), "segment": unsafe.Offsetof(e.Segment),
+		"kind": unsafe.Offsetof(e.Kind), "reason": unsafe.Offsetof(e.Reason),
 	}
 
-	event := structOf(t, "park_event")
+	event := structOf(t, "event")
 
 	if uintptr(event.Size) != unsafe.Sizeof(e) || len(event.Members) != len(want) {
-		t.Errorf("park_event has %d bytes and %d members", event.Size, len(event.Members))
+		t.Errorf("event has %d bytes and %d members", event.Size, len(event.Members))
 	}
 	for _, member := range event.Members {
 		if offset, ok := want[member.Name]; !ok || uintptr(member.Offset.Bytes()) != offset {
@@ -61,8 +62,33 @@ func TestStacksHaveTheLayoutOfTheObject(t *testing.T) {
 	}
 }
 
+func TestMapsThatTheLoaderReadsHaveTheLayoutOfTheObject(t *testing.T) {
+	for name, size := range map[string]uintptr{
+		"park": unsafe.Sizeof(parkState{}), "goroutine_key": unsafe.Sizeof(goroutineKey{}), "site_key": unsafe.Sizeof(siteKey{}),
+		"site": unsafe.Sizeof(siteValue{}), "reason_counters": 8 * maxReasons,
+	} {
+		if found := structOf(t, name); uintptr(found.Size) != size {
+			t.Errorf("%s has %d bytes in the object, %d here", name, found.Size, size)
+		}
+	}
+}
+
+func TestKindsHaveTheNumbersOfTheObject(t *testing.T) {
+	var kinds *btf.Enum
+	if err := objectTypes(t).TypeByName("kind", &kinds); err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]uint64{}
+	for _, value := range kinds.Values {
+		found[value.Name] = value.Value
+	}
+	if found["KIND_PARK"] != kindPark || found["KIND_WAITING"] != kindWaiting {
+		t.Errorf("kinds %v", found)
+	}
+}
+
 func TestKeysHaveNoHiddenPadding(t *testing.T) {
-	for _, name := range []string{"goroutine_key", "address_key", "park"} {
+	for _, name := range []string{"goroutine_key", "address_key", "park", "running", "site_key", "site", "event"} {
 		end := uint32(0)
 		found := structOf(t, name)
 		for _, member := range found.Members {

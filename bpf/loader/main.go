@@ -3,7 +3,7 @@
 // Command labtrace attaches the programs that a probe plan names to a Go program, runs it to its end, and writes what the
 // probes saw: trace.json and events.bin.
 //
-//	labtrace run --plan plan.json --objects FILE.o --out DIR [--timeout S] [--calibrate] [--max-output N] -- CMD ARGS…
+//	labtrace run --plan plan.json --objects FILE.o --out DIR [--timeout S] [--calibrate] [--max-output N] [--max-events N] -- CMD ARGS…
 //	labtrace calibrate --plan calibration.json --objects FILE.o
 //	labtrace version
 //
@@ -70,6 +70,7 @@ func parseRun(args []string) (runOptions, error) {
 	flags.BoolVar(&options.calibrate, "calibrate", false, "measure the cost of a probe first")
 	flags.StringVar(&options.calibration, "calibration", "", "plan of this program (calibration.json beside the plan)")
 	flags.Int64Var(&options.maxOutput, "max-output", 64<<20, "bytes the target may write to each of stdout and stderr")
+	flags.IntVar(&options.maxEvents, "max-events", 1_000_000, "records that events.bin may have; more are counted as left out")
 	if err := flags.Parse(args); err != nil {
 		return options, fail(kindUsage, "%w", err)
 	}
@@ -82,8 +83,8 @@ func parseRun(args []string) (runOptions, error) {
 		return options, fail(kindUsage, "the command to trace is missing")
 	case !(seconds >= 0 && seconds < 1e9):
 		return options, fail(kindUsage, "--timeout %v is no duration in seconds", seconds)
-	case options.maxOutput < 0:
-		return options, fail(kindUsage, "--max-output must not be negative")
+	case options.maxOutput < 0 || options.maxEvents < 0:
+		return options, fail(kindUsage, "--max-output and --max-events must not be negative")
 	}
 	return options, nil
 }

@@ -19,31 +19,47 @@ const hitsMap = "probe_hits"
 // settings are the constants of the object: what the plan and the target decide.
 type settings map[string]any
 
-func planSettings(p *plan, tgid int) (settings, error) {
-	goid, ok := p.Offsets["goid"]
-	if !ok {
+// planSettings gives the constants of the object: each offset, reason, range and feature of the plan under the name that the
+// object has for it (NAME_offset, reason_NAME, range_NAME_start, want_NAME); what no program reads is left out.
+func planSettings(object *ebpf.CollectionSpec, p *plan, tgid int) (settings, error) {
+	if _, ok := p.Offsets["goid"]; !ok {
 		return nil, fail(kindPlan, "the probe plan has no offset of goid")
 	}
-	values := settings{"target_tgid": uint32(tgid), "goid_offset": goid.Value}
-	for constant, name := range map[string]string{
-		"reason_mutex": "mutex", "reason_rw_reader": "rwmutex_read", "reason_rw_writer": "rwmutex_write",
-	} {
-		reason, ok := p.Reasons[name]
-		if !ok {
-			return nil, fail(kindPlan, "the probe plan has no wait reason %q", name)
-		}
-		values[constant] = reason
+	if _, ok := p.Reasons["mutex"]; !ok {
+		return nil, fail(kindPlan, "the probe plan has no wait reason %q", "mutex")
 	}
-	for constant, name := range map[string]string{
-		"mutex_semaphore_offset":     "mutex_sema",
-		"rw_writer_semaphore_offset": "rwmutex_writer_sem",
-		"rw_reader_semaphore_offset": "rwmutex_reader_sem",
-	} {
-		if offset, ok := p.Offsets[name]; ok {
-			values[constant] = offset.Value
+	all := settings{}
+	for name, offset := range p.Offsets {
+		all[name+"_offset"] = offset.Value
+	}
+	for name, reason := range p.Reasons {
+		all["reason_"+name] = reason
+	}
+	for name, bounds := range p.Ranges {
+		all["range_"+name+"_start"], all["range_"+name+"_end"] = bounds.Start, bounds.End
+	}
+	for _, name := range p.Features {
+		all["want_"+name] = uint8(1)
+	}
+	if execute, ok := p.byProgram("go_execute"); ok {
+		all["execute_address"] = execute.Address
+	}
+	known := settings{"target_tgid": uint32(tgid), "recorded_reasons": recordedMask(p.Recorded)}
+	for name, value := range all {
+		if _, ok := object.Variables[name]; ok {
+			known[name] = value
 		}
 	}
-	return values, nil
+	return known, nil
+}
+
+// recordedMask has a bit for each wait reason.
+func recordedMask(reasons []uint8) uint64 {
+	var mask uint64
+	for _, reason := range reasons {
+		mask |= 1 << reason
+	}
+	return mask
 }
 
 // loaded is a collection in the kernel, with each probe's program under "probe:ID".
@@ -180,17 +196,31 @@ func addUp(perCPU [][]byte, fields int) ([]uint64, error) {
 	return sum, nil
 }
 
-// segmentCounters reads the counters of all segments in which something was counted.
-func (l *loaded) segmentCounters() (map[string]map[string]uint64, error) {
+// segmentCounters reads the counters of all segments in which something was counted, parks by wait reason among them.
+func (l *loaded) segmentCounters(p *plan) (map[string]map[string]uint64, error) {
 	result := map[string]map[string]uint64{}
-	table := l.Maps["segment_counters"]
+	table, reasons := l.Maps["segment_counters"], l.Maps["park_reasons"]
 	for segment := range table.MaxEntries() {
 		values, err := perCPU(table, segment, len(l.counters))
 		if err != nil {
 			return nil, err
 		}
-		if slices.Max(values) > 0 {
-			result[fmt.Sprint(segment)] = named(l.counters, values)
+		if slices.Max(values) == 0 {
+			continue
+		}
+		counters := named(l.counters, values)
+		result[fmt.Sprint(segment)] = counters
+		if reasons == nil {
+			continue
+		}
+		parks, err := perCPU(reasons, segment, maxReasons)
+		if err != nil {
+			return nil, err
+		}
+		for number, count := range parks {
+			if count > 0 {
+				counters[p.reasonName(number)] = count
+			}
 		}
 	}
 	return result, nil

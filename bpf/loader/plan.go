@@ -6,20 +6,32 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 )
 
-const planSchema = 1
+const planSchema = 2
 
 // plan is the probe plan as the host decided it. Fields that the loader does not use are left out.
 type plan struct {
-	Schema  int               `json:"schema"`
-	Binary  planBinary        `json:"binary"`
-	Offsets map[string]offset `json:"offsets"`
-	Reasons map[string]uint8  `json:"reasons"`
-	Probes  []probe           `json:"probes"`
-	Missing []missing         `json:"missing"`
+	Schema      int                  `json:"schema"`
+	Binary      planBinary           `json:"binary"`
+	Offsets     map[string]offset    `json:"offsets"`
+	Reasons     map[string]uint8     `json:"reasons"`
+	WaitReasons []string             `json:"wait_reasons"` // words of every wait reason, by number
+	Recorded    []uint8              `json:"recorded"`     // wait reasons of which each wait becomes an event
+	Ranges      map[string]codeRange `json:"ranges"`
+	Kernel      []string             `json:"kernel"`   // programs on kernel events
+	Features    []string             `json:"features"` // what programs do besides counting
+	Probes      []probe              `json:"probes"`
+	Missing     []missing            `json:"missing"`
+}
+
+// codeRange are linked addresses of a function, from Start to before End.
+type codeRange struct {
+	Start uint64 `json:"start"`
+	End   uint64 `json:"end"`
 }
 
 type planBinary struct {
@@ -84,6 +96,11 @@ func parsePlan(data []byte) (*plan, error) {
 		}
 		programs[probe.ID] = probe.Program
 	}
+	for _, reason := range p.Recorded {
+		if reason >= maxReasons {
+			return nil, fail(kindPlan, "the wait reason %d is above %d, the last that the programs count", reason, maxReasons-1)
+		}
+	}
 	for _, gone := range p.Missing {
 		if gone.Required {
 			return nil, fail(kindPlan, "the required probe %q is missing: %s", gone.ID, gone.Why)
@@ -103,6 +120,14 @@ func (p probe) check() error {
 		return fail(kindPlan, "probe %q has the unknown point %q", p.ID, p.Point)
 	}
 	return nil
+}
+
+// reasonName gives the name under which parks for a wait reason are counted.
+func (p *plan) reasonName(number int) string {
+	if number < len(p.WaitReasons) && p.WaitReasons[number] != "" {
+		return "park:" + p.WaitReasons[number]
+	}
+	return fmt.Sprintf("park:#%d", number)
 }
 
 // programs gives the program of each probe id.

@@ -3,14 +3,19 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cilium/ebpf"
 )
 
-const goodPlan = `{"schema": 1,
+const goodPlan = `{"schema": 2,
  "binary": {"name": "mutex", "sha256": "SUM", "go_version": "1.27.3", "pie": false, "stripped": false, "build_id": ""},
  "offsets": {"goid": {"value": 152, "source": "dwarf"}},
  "reasons": {"mutex": 22, "rwmutex_read": 23, "rwmutex_write": 24},
@@ -37,7 +42,7 @@ func TestParsePlan(t *testing.T) {
 
 func TestParsePlanRefuses(t *testing.T) {
 	for name, change := range map[string][2]string{
-		"another schema":       {`"schema": 1`, `"schema": 2`},
+		"another schema":       {`"schema": 2`, `"schema": 1`},
 		"no JSON":              {`{"schema"`, `"schema"`},
 		"a uretprobe":          {`"point": "pp"`, `"point": "uretprobe"`},
 		"no offset":            {`"offset": 636928`, `"offset": 0`},
@@ -82,18 +87,64 @@ func TestCheckBinaryRefusesOtherBytes(t *testing.T) {
 	}
 }
 
-func TestSettingsNeedGoidAndReasons(t *testing.T) {
+func TestSettingsAreWhatTheObjectHasNamesFor(t *testing.T) {
 	p, err := parsePlan([]byte(goodPlan))
 	if err != nil {
 		t.Fatal(err)
 	}
-	values, err := planSettings(p, 77)
-	if err != nil || values["target_tgid"] != uint32(77) || values["goid_offset"] != uint32(152) || values["reason_rw_reader"] != uint8(23) {
-		t.Errorf("planSettings = %v, %v", values, err)
+	p.Ranges = map[string]codeRange{"lock2": {Start: 16, End: 32}}
+	p.Features = []string{"runs"}
+	p.Recorded = []uint8{22, 63}
+	object := &ebpf.CollectionSpec{Variables: map[string]*ebpf.VariableSpec{}}
+	for _, name := range []string{"target_tgid", "goid_offset", "reason_rwmutex_read", "range_lock2_start", "want_runs", "recorded_reasons"} {
+		object.Variables[name] = &ebpf.VariableSpec{}
 	}
 
+	values, err := planSettings(object, p, 77)
+
+	want := settings{
+		"target_tgid": uint32(77), "goid_offset": uint32(152), "reason_rwmutex_read": uint8(23), "range_lock2_start": uint64(16),
+		"want_runs": uint8(1), "recorded_reasons": uint64(1)<<63 | 1<<22,
+	}
+	if err != nil || !maps.Equal(values, want) {
+		t.Errorf("planSettings = %v, %v, want %v", values, err, want)
+	}
+}
+
+func TestSettingsNeedGoid(t *testing.T) {
+	p, err := parsePlan([]byte(goodPlan))
+	if err != nil {
+		t.Fatal(err)
+	}
 	delete(p.Offsets, "goid")
-	if _, err := planSettings(p, 77); err == nil {
+
+	if _, err := planSettings(&ebpf.CollectionSpec{}, p, 77); err == nil {
 		t.Error("a plan without the offset of goid was taken: an id read at offset 0 is plausible and wrong")
+	}
+}
+
+func TestAPlanWithAReasonThatHasNoBitIsRefused(t *testing.T) {
+	var good map[string]any
+	if err := json.Unmarshal([]byte(goodPlan), &good); err != nil {
+		t.Fatal(err)
+	}
+	good["recorded"] = []int{64}
+	text, err := json.Marshal(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	_, err = parsePlan(text)
+
+	if _, code := describe(err); code != exitCodes[kindPlan] {
+		t.Errorf("parsePlan = %v", err)
+	}
+}
+
+func TestReasonsWithoutAWordKeepTheirNumber(t *testing.T) {
+	p := &plan{WaitReasons: []string{"", "chan receive"}}
+
+	if got := []string{p.reasonName(0), p.reasonName(1), p.reasonName(9)}; !slices.Equal(got, []string{"park:#0", "park:chan receive", "park:#9"}) {
+		t.Errorf("names = %v", got)
 	}
 }

@@ -25,6 +25,7 @@ type runOptions struct {
 	calibrate   bool
 	calibration string
 	maxOutput   int64
+	maxEvents   int
 	command     []string
 }
 
@@ -141,7 +142,7 @@ func (s *session) observe(target *target, interrupted <-chan os.Signal) (ended, 
 		return nil, err
 	}
 	defer programs.Close()
-	drain, err := startDrain(programs.Maps["events"], events)
+	drain, err := startDrain(programs.Maps["events"], events, s.plan.Reasons["mutex"], s.options.maxEvents)
 	if err != nil {
 		return nil, errors.Join(err, attached.Close())
 	}
@@ -162,19 +163,20 @@ func (s *session) observe(target *target, interrupted <-chan os.Signal) (ended, 
 // install loads and attaches everything for one process.
 func (s *session) install(tgid int) (*loaded, links, error) {
 	start := time.Now()
-	values, err := planSettings(s.plan, tgid)
+	values, err := planSettings(s.object, s.plan, tgid)
 	if err != nil {
 		return nil, nil, err
 	}
 	wanted := programs(s.plan.Probes)
-	maps.Copy(wanted, kernelEvents)
+	onKernelEvents := s.plan.kernelEvents()
+	maps.Copy(wanted, onKernelEvents)
 	programs, err := load(s.object, wanted, values)
 	if err != nil {
 		return nil, nil, err
 	}
 	s.trace.LoadSeconds = time.Since(start).Seconds()
 	start = time.Now()
-	onKernel, err := attachKernel(programs)
+	onKernel, err := attachKernel(onKernelEvents, programs)
 	if err != nil {
 		programs.Close()
 		return nil, nil, err
@@ -198,6 +200,8 @@ func (s *session) watch(target *target, interrupted <-chan os.Signal) (ended, fa
 	if err := target.release(); err != nil {
 		return nil, err
 	}
+	memory := watchMemory(target.pid())
+	defer func() { s.trace.Memory = memory.finish() }()
 	select {
 	case <-target.done:
 	case <-late:
@@ -222,24 +226,27 @@ func (s *session) watch(target *target, interrupted <-chan os.Signal) (ended, fa
 func (s *session) collect(target *target, programs *loaded, drain *drain) error {
 	t := &s.trace
 	t.PID = target.pid()
-	t.Events = drain.events
 	t.SelfTest.Goids = append([]uint64{}, drain.selfTest...)
-	var failed [8]error
+	var failed [9]error
 	t.ExitStatus, failed[0] = target.status()
-	t.Counters, failed[1] = programs.segmentCounters()
+	t.Counters, failed[1] = programs.segmentCounters(s.plan)
 	t.Losses, failed[2] = programs.lossCounters()
 	t.Hits, failed[3] = programs.hits()
 	t.Programs, failed[4] = programs.programStats()
-	t.Stacks, failed[5] = drain.stacks(programs.Maps["stacks"])
-	t.LoadBias, failed[6] = s.loadBias(programs)
-	var err error
-	t.Threads, err = entries(programs.Maps["threads"])
-	if err == nil {
-		t.Unfinished, err = entries(programs.Maps["parked"])
+	t.LoadBias, failed[5] = s.loadBias(programs)
+	t.Threads, failed[6] = entries(programs.Maps["threads"])
+	t.Unfinished, failed[7] = drain.keepWaiting(programs.Maps["parked"])
+	t.Sites, failed[8] = drain.sites(programs.Maps["alloc_sites"])
+	t.Events = drain.events
+	if err := errors.Join(failed[:]...); err != nil {
+		return err
 	}
-	failed[7] = err
+	t.Losses["events_omitted"] = uint64(drain.omitted)
+	var err error
+	// Last, because what came before names stacks.
+	t.Stacks, err = drain.stacks(programs.Maps["stacks"])
 	t.countMissed()
-	return errors.Join(failed[:]...)
+	return err
 }
 
 // loadBias is how far the kernel moved the binary: where go_execute was hit, less where the plan has it.

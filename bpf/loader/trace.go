@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
-const traceSchema = 1
+const traceSchema = 2
 
 // trace is trace.json.
 type trace struct {
@@ -31,6 +32,8 @@ type trace struct {
 	SelfTest           selfTest                `json:"self_test"`
 	Stacks             [][]uint64              `json:"stacks"`
 	Events             int                     `json:"events"`
+	Sites              []site                  `json:"sites"`  // what allocated how much
+	Memory             []memorySample          `json:"memory"` // of tracer and target, over time
 
 	LoadSeconds      float64 `json:"load_seconds"`
 	AttachSeconds    float64 `json:"attach_seconds"`
@@ -38,16 +41,15 @@ type trace struct {
 	TargetSeconds    float64 `json:"target_seconds"` // from letting the target go to its end
 }
 
+// kernelPrograms are those on kernel events.
+var kernelPrograms = []string{"futex", "sched_switch", "syscall_enter"}
+
 // countMissed adds up the runs that the kernel left out because another program held the CPU (known from 5.12). Those of
 // uprobes are losses: nothing but the target runs the probed binary while it is traced.
 func (t *trace) countMissed() {
 	t.Losses["missed"] = 0
-	kernel := map[string]bool{}
-	for _, program := range kernelEvents {
-		kernel[program] = true
-	}
 	for program, stats := range t.Programs {
-		if kernel[program] {
+		if slices.Contains(kernelPrograms, program) {
 			t.MissedKernelEvents += stats.Missed
 		} else {
 			t.Losses["missed"] += stats.Missed

@@ -6,13 +6,20 @@
  * Arguments follow Go's ABIInternal on amd64: RAX, RBX, RCX, RDI, RSI, R8; the current g is in R14. A probe
  * sits on the pp point (the push of the frame pointer after the stack check), where all of them are intact.
  */
-#include "probe.h"
+#include "sync.h"
+#include "sched.h"
+#include "goroutine.h"
+#include "channel.h"
+#include "context.h"
+#include "defer.h"
+#include "memory.h"
 
 /* What the kernel is told: its list of licences that may use every helper has no Apache-2.0. */
 char LICENSE[] SEC("license") = "GPL";
 
 /* Types that only the loader needs by name: a variable keeps each in the object's type information. */
-struct park_event *type_of_park_event;
+struct event *type_of_event;
+enum kind type_of_kind;
 enum counter type_of_counter;
 enum loss type_of_loss;
 
@@ -32,202 +39,6 @@ int go_mark(struct pt_regs *ctx)
 	current_segment = segment;
 	count(segment, COUNTER_marks);
 	return 0;
-}
-
-/* func (m *Mutex) lockSlow() */
-SEC("uprobe/go_lock_slow")
-int go_lock_slow(struct pt_regs *ctx)
-{
-	if (!is_target())
-		return 0;
-	hit();
-	count(current_segment, COUNTER_slow);
-	return 0;
-}
-
-static __always_inline int is_lock_reason(u8 reason)
-{
-	return reason == reason_mutex || reason == reason_rw_reader || reason == reason_rw_writer;
-}
-
-/* func semacquire1(addr *uint32, lifo bool, profile semaProfileFlags, skipframes int, reason waitReason) */
-SEC("uprobe/go_semacquire")
-int go_semacquire(struct pt_regs *ctx)
-{
-	struct goroutine_key key;
-	u64 semaphore = ctx->ax;
-
-	if (!is_target())
-		return 0;
-	hit();
-	if (!is_lock_reason(ctx->si))
-		return 0;
-	count(current_segment, COUNTER_sem);
-	if (goroutine(ctx->r14, &key) && bpf_map_update_elem(&wanted, &key, &semaphore, BPF_ANY))
-		lost(LOSS_map_full);
-	return 0;
-}
-
-/* func sync_runtime_SemacquireRWMutexR(addr *uint32, lifo bool, skipframes int) */
-SEC("uprobe/go_sem_rw_reader")
-int go_sem_rw_reader(struct pt_regs *ctx)
-{
-	if (!is_target())
-		return 0;
-	hit();
-	count(current_segment, COUNTER_sem_rw_reader);
-	return 0;
-}
-
-/* func sync_runtime_SemacquireRWMutex(addr *uint32, lifo bool, skipframes int) */
-SEC("uprobe/go_sem_rw_writer")
-int go_sem_rw_writer(struct pt_regs *ctx)
-{
-	if (!is_target())
-		return 0;
-	hit();
-	count(current_segment, COUNTER_sem_rw_writer);
-	return 0;
-}
-
-/* Adds to the number of goroutines parked on a semaphore. */
-static __always_inline void wait_on(u64 semaphore, s64 change)
-{
-	struct address_key key = {.address = semaphore, .tgid = target_tgid};
-	s64 none = 0;
-	s64 *waiting = bpf_map_lookup_elem(&waiters, &key);
-
-	if (!waiting) {
-		long error = bpf_map_update_elem(&waiters, &key, &none, BPF_NOEXIST);
-
-		if (error && error != -EEXIST) {
-			lost(LOSS_map_full);
-			return;
-		}
-		waiting = bpf_map_lookup_elem(&waiters, &key);
-	}
-	if (waiting)
-		__sync_fetch_and_add(waiting, change);
-	else
-		lost(LOSS_map_full);
-}
-
-/* Fills in which semaphore, and so which lock, a goroutine parks on. */
-static __always_inline void find_lock(struct goroutine_key *key, struct park *park)
-{
-	u32 offset = park->reason == reason_mutex	? mutex_semaphore_offset
-		     : park->reason == reason_rw_reader ? rw_reader_semaphore_offset
-							: rw_writer_semaphore_offset;
-	u64 *semaphore = bpf_map_lookup_elem(&wanted, key);
-
-	if (!semaphore) {
-		lost(LOSS_address_unknown);
-		return;
-	}
-	park->semaphore = *semaphore;
-	park->lock = park->semaphore - offset;
-	wait_on(park->semaphore, 1);
-}
-
-/* func gopark(unlockf, lock unsafe.Pointer, reason waitReason, traceReason traceBlockReason, traceskip int)
- */
-SEC("uprobe/go_park")
-int go_park(struct pt_regs *ctx)
-{
-	struct goroutine_key key;
-	struct park park = {.segment = current_segment, .reason = ctx->cx};
-
-	if (!is_target())
-		return 0;
-	hit();
-	if (!is_lock_reason(park.reason)) {
-		count(park.segment, COUNTER_park_other);
-		return 0;
-	}
-	count(park.segment, park.reason == reason_mutex	      ? COUNTER_park_mutex
-			    : park.reason == reason_rw_reader ? COUNTER_park_rw_reader
-							      : COUNTER_park_rw_writer);
-	if (!goroutine(ctx->r14, &key))
-		return 0;
-	find_lock(&key, &park);
-	park.stack = keep_stack(ctx);
-	park.start_ns = bpf_ktime_get_ns();
-	if (bpf_map_lookup_elem(&parked, &key))
-		lost(LOSS_expired);
-	if (bpf_map_update_elem(&parked, &key, &park, BPF_ANY))
-		lost(LOSS_map_full);
-	return 0;
-}
-
-static __always_inline void remember_thread(void)
-{
-	u32 tid = bpf_get_current_pid_tgid();
-	u64 now;
-
-	if (bpf_map_lookup_elem(&threads, &tid))
-		return;
-	now = bpf_ktime_get_ns();
-	if (bpf_map_update_elem(&threads, &tid, &now, BPF_ANY))
-		lost(LOSS_map_full);
-}
-
-/* func execute(gp *g, inheritTime bool), on g0: R14 is g0, the goroutine is the argument. */
-SEC("uprobe/go_execute")
-int go_execute(struct pt_regs *ctx)
-{
-	struct goroutine_key key;
-	struct park_event *event;
-	struct park *park;
-	u64 now = bpf_ktime_get_ns();
-
-	if (!is_target())
-		return 0;
-	hit();
-	if (!execute_ip)
-		execute_ip = ctx->ip;
-	remember_thread();
-	count(current_segment, COUNTER_execute);
-	if (!goroutine(ctx->ax, &key))
-		return 0;
-	park = bpf_map_lookup_elem(&parked, &key);
-	if (!park)
-		return 0;
-	count(park->segment, COUNTER_resumed);
-	if (park->semaphore)
-		wait_on(park->semaphore, -1);
-	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-	if (event) {
-		event->start_ns = park->start_ns;
-		event->duration_ns = now - park->start_ns;
-		event->lock = park->lock;
-		event->goid = key.goid;
-		event->stack = park->stack;
-		event->tid = bpf_get_current_pid_tgid();
-		event->segment = park->segment;
-		event->kind = KIND_PARK;
-		event->reason = park->reason;
-		/* The loader looks at fixed intervals: a wake-up per event would disturb what is measured. */
-		bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
-	} else {
-		lost(LOSS_ring_full);
-	}
-	if (bpf_map_delete_elem(&parked, &key))
-		lost(LOSS_map_full);
-	return 0;
-}
-
-/* Whether a goroutine of the target is parked on the lock of which that word is the state or the semaphore.
- */
-static __always_inline int is_waited_on(u64 word)
-{
-	struct address_key key = {.address = word, .tgid = target_tgid};
-	s64 *waiting = bpf_map_lookup_elem(&waiters, &key);
-
-	if (waiting && *waiting > 0)
-		return 1;
-	key.address = word + mutex_semaphore_offset;
-	waiting = bpf_map_lookup_elem(&waiters, &key);
-	return waiting && *waiting > 0;
 }
 
 #define FUTEX_WAIT	  0
@@ -267,6 +78,17 @@ int sched_switch(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	hit();
 	count(current_segment, COUNTER_sched_switch);
+	return 0;
+}
+
+/* raw_syscalls:sys_enter, of every system call. */
+SEC("raw_tp/sys_enter")
+int syscall_enter(struct bpf_raw_tracepoint_args *ctx)
+{
+	if (!is_target() || !execute_ip)
+		return 0;
+	hit();
+	count(current_segment, COUNTER_syscall);
 	return 0;
 }
 

@@ -40,6 +40,7 @@ enum {
 	BPF_ANY = 0,
 	BPF_NOEXIST = 1,
 	BPF_RB_NO_WAKEUP = 1,
+	BPF_F_NO_PREALLOC = 1,
 };
 
 #define EEXIST 17

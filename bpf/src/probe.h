@@ -12,12 +12,34 @@
 #include "shared.h"
 #include <bpf/bpf_helpers.h>
 
-/* Set by the loader from the probe plan, before the programs are loaded. */
+/*
+ * Set by the loader from the probe plan, before the programs are loaded: NAME_offset from the plan's offsets,
+ * reason_NAME from its reasons, range_NAME_start and _end (linked addresses) from its ranges, want_NAME from
+ * its features.
+ */
 const volatile u32 target_tgid = 0;
 const volatile u32 goid_offset = 0;
+const volatile u32 parent_goid_offset = 0;
+const volatile u32 start_pc_offset = 0;
+const volatile u32 go_pc_offset = 0;
+const volatile u32 g_m_offset = 0;
+const volatile u32 m_p_offset = 0;
+const volatile u32 hchan_lock_offset = 0;
+const volatile u32 ctx_done_offset = 0;
+const volatile u32 ctx_children_offset = 0;
 const volatile u8 reason_mutex = 0;
-const volatile u8 reason_rw_reader = 0;
-const volatile u8 reason_rw_writer = 0;
+const volatile u8 reason_rwmutex_read = 0;
+const volatile u8 reason_rwmutex_write = 0;
+const volatile u8 reason_chan_send = 0;
+const volatile u8 reason_chan_receive = 0;
+/* Linked address of go_execute's probe: what its first hit shows is the load bias of a PIE. */
+const volatile u64 execute_address = 0;
+/* A bit for each wait reason of which every wait is recorded. */
+const volatile u64 recorded_reasons = 0;
+/* Whether the lock of each wait is told, which needs the hooks on semaphores. */
+const volatile u8 want_locks = 0;
+/* Whether each stretch that a goroutine runs is recorded. */
+const volatile u8 want_runs = 0;
 /* Distance of the semaphore from the start of its lock: sync/mutex.go and sync/rwmutex.go, the same in 1.21
  * to 1.27. */
 const volatile u32 mutex_semaphore_offset = 4;
@@ -51,6 +73,13 @@ struct {
 	__type(key, u32);
 	__type(value, u64);
 } probe_hits SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SEGMENTS);
+	__type(key, u32);
+	__type(value, struct reason_counters);
+} park_reasons SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -88,6 +117,55 @@ struct {
 	__type(value, struct stack);
 } stacks SEC(".maps");
 
+/* What runs on each thread, where want_runs is set. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, u32);
+	__type(value, struct running);
+} on_thread SEC(".maps");
+
+/* When each goroutine became ready, where want_runs is set. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct goroutine_key);
+	__type(value, u64);
+} made_ready SEC(".maps");
+
+/* Thread that last ran a goroutine on each P; GOMAXPROCS is at most 1024 here. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, u32);
+} thread_of_p SEC(".maps");
+
+/* When each goroutine that is alive was created. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct goroutine_key);
+	__type(value, u64);
+} alive SEC(".maps");
+
+/* The runtime lock that each thread last tried to take, with CHANNEL_LOCK set where a channel operation did.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, u32);
+	__type(value, u64);
+} last_lock SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct site_key);
+	__type(value, struct site);
+} alloc_sites SEC(".maps");
+
 /* Threads of the target that ran goroutines. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -110,14 +188,34 @@ static __always_inline void lost(enum loss what)
 		__sync_fetch_and_add(&losses->values[what], 1);
 }
 
-static __always_inline void count(u32 segment, enum counter what)
+static __always_inline void add(u32 segment, enum counter what, u64 n)
 {
 	struct counters *counters = bpf_map_lookup_elem(&segment_counters, &segment);
 
 	if (counters)
-		__sync_fetch_and_add(&counters->values[what], 1);
+		__sync_fetch_and_add(&counters->values[what], n);
 	else
 		lost(LOSS_segment_invalid);
+}
+
+static __always_inline void count(u32 segment, enum counter what)
+{
+	add(segment, what, 1);
+}
+
+static __always_inline void count_reason(u32 segment, u8 reason)
+{
+	struct reason_counters *counters = bpf_map_lookup_elem(&park_reasons, &segment);
+	u64 index = reason;
+
+	if (!counters || index >= REASONS) {
+		lost(LOSS_segment_invalid);
+		return;
+	}
+	/* The compiler knows the bound from the comparison, but may have made it on a copy that the verifier of
+	 * older kernels does not connect with this one. */
+	asm volatile("" : "+r"(index));
+	__sync_fetch_and_add(&counters->values[index & (REASONS - 1)], 1);
 }
 
 static __always_inline void hit(void)
@@ -132,6 +230,53 @@ static __always_inline void hit(void)
 static __always_inline int is_target(void)
 {
 	return bpf_get_current_pid_tgid() >> 32 == target_tgid;
+}
+
+/* A word of the target's memory, or 0 and a counted loss. */
+static __always_inline u64 word(u64 address)
+{
+	u64 value = 0;
+
+	if (bpf_probe_read_user(&value, sizeof(value), (void *)address))
+		lost(LOSS_field_failed);
+	return value;
+}
+
+/* How far the kernel moved the binary; known once a goroutine ran. */
+static __always_inline u64 load_bias(void)
+{
+	return execute_ip ? execute_ip - execute_address : 0;
+}
+
+/* Whether a runtime address lies in a function of which the plan gave the linked range; no range is empty. */
+static __always_inline int in_range(u64 address, u64 start, u64 end)
+{
+	address -= load_bias();
+	return address >= start && address < end;
+}
+
+/* Room for an event of that kind, now, in the current segment; or NULL and a counted loss. */
+static __always_inline struct event *new_event(enum kind kind, u64 goid)
+{
+	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+
+	if (!event) {
+		lost(LOSS_ring_full);
+		return event;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	event->start_ns = bpf_ktime_get_ns();
+	event->goid = goid;
+	event->tid = bpf_get_current_pid_tgid();
+	event->segment = current_segment;
+	event->kind = kind;
+	return event;
+}
+
+/* The loader looks at fixed intervals: a wake-up per event would disturb what is measured. */
+static __always_inline void submit(struct event *event)
+{
+	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
 }
 
 /* Id of the goroutine whose g lies at that address, as a key; 0 and a counted loss when it cannot be read. */
@@ -188,30 +333,37 @@ static __always_inline void walk(struct pt_regs *ctx, struct stack *stack)
 		lost(LOSS_stack_truncated);
 }
 
-/* Keeps the stack and gives its key, or 0 and a counted loss. */
-static __always_inline u64 keep_stack(struct pt_regs *ctx)
+/* Keeps a stack and gives its key, or 0 and a counted loss. */
+static __always_inline u64 keep(struct stack *stack)
 {
-	struct stack stack;
 	u64 hash = 0xcbf29ce484222325ULL;
 	long error;
 
-	walk(ctx, &stack);
 #pragma clang loop unroll(full)
 	for (int i = 0; i < MAX_FRAMES; i++) {
 		/* Multiply and fold; the constant is 2^64 divided by the golden ratio. */
-		hash = (hash ^ stack.ip[i]) * 0x9e3779b97f4a7c15ULL;
+		hash = (hash ^ stack->ip[i]) * 0x9e3779b97f4a7c15ULL;
 		hash ^= hash >> 32;
 	}
 	if (!hash)
 		hash = 1;
 	if (bpf_map_lookup_elem(&stacks, &hash))
 		return hash;
-	error = bpf_map_update_elem(&stacks, &hash, &stack, BPF_NOEXIST);
+	error = bpf_map_update_elem(&stacks, &hash, stack, BPF_NOEXIST);
 	if (error && error != -EEXIST) {
 		lost(LOSS_stack_failed);
 		return 0;
 	}
 	return hash;
+}
+
+/* Keeps the stack at the probe and gives its key, or 0 and a counted loss. */
+static __always_inline u64 keep_stack(struct pt_regs *ctx)
+{
+	struct stack stack;
+
+	walk(ctx, &stack);
+	return keep(&stack);
 }
 
 #endif

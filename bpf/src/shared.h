@@ -15,21 +15,66 @@
 #define MAX_FRAMES 24
 
 enum counter {
+	/* sync */
 	COUNTER_slow,	       /* Mutex.lockSlow entered */
 	COUNTER_sem,	       /* semacquire1 called with the wait reason of a Mutex or an RWMutex */
 	COUNTER_sem_rw_reader, /* sync.runtime_SemacquireRWMutexR */
 	COUNTER_sem_rw_writer, /* sync.runtime_SemacquireRWMutex */
-	COUNTER_park_mutex,    /* gopark by wait reason */
+	/* scheduler */
+	COUNTER_park_mutex, /* gopark by wait reason; every reason is counted in reason_counters, too */
 	COUNTER_park_rw_reader,
 	COUNTER_park_rw_writer,
-	COUNTER_park_other, /* gopark for any other reason; no event, no stack */
-	COUNTER_resumed,    /* execute that ended a park on a lock, in the segment of the park */
+	COUNTER_park_other, /* gopark for a reason whose waits are not recorded; no event, no stack */
+	COUNTER_resumed,    /* execute that ended a recorded park, in the segment of the park */
 	COUNTER_execute,    /* every execute */
+	COUNTER_runnext,    /* those that inherit the time slice: taken from runnext of the local queue */
+	COUNTER_ready,	    /* runtime.ready */
+	COUNTER_preempt,    /* goroutine put back on the global queue because its time was over */
+	COUNTER_yield,	    /* runtime.Gosched */
+	COUNTER_goyield,    /* goyield: hands the rest of its time to the one it woke */
+	COUNTER_steal_tries,
+	COUNTER_stolen,	    /* runqsteal that returned a goroutine */
+	COUNTER_global_got, /* goroutines or batches taken from the global queue */
+	COUNTER_handoff_p,  /* handoffp: a P is taken from an M that is in a system call */
+	COUNTER_p_moved,    /* execute on a P whose last execute was on another thread */
+	/* goroutines */
+	COUNTER_created,
+	COUNTER_ended,
+	COUNTER_panics,
+	/* channels */
+	COUNTER_chan_send, /* chansend, blocking; _try is the form of a select with default */
+	COUNTER_chan_send_try,
+	COUNTER_chan_recv,
+	COUNTER_chan_recv_try,
+	COUNTER_select,
+	COUNTER_select_try,
+	COUNTER_handoff_send,	 /* runtime.send: a value went straight to a receiver that waited */
+	COUNTER_handoff_recv,	 /* runtime.recv: a value was taken from a sender that waited */
+	COUNTER_close,		 /* closechan */
+	COUNTER_chan_lock,	 /* lock2 called by the channel operations */
+	COUNTER_chan_lock_sleep, /* such a lock2 that had to sleep on a futex */
+	COUNTER_lock_sleep,	 /* any lock2 that had to */
+	COUNTER_futex_sleep,	 /* futexsleep, for whatever reason */
+	/* contexts */
+	COUNTER_cancel, /* (*cancelCtx).cancel */
+	/* defers */
+	COUNTER_deferproc,
+	COUNTER_deferproc_stack,
+	COUNTER_defer_return,
+	COUNTER_defer_at, /* deferprocat: a defer in the body of a range-over-func loop */
+	COUNTER_defer_alloc,
+	/* memory */
+	COUNTER_malloc,
+	COUNTER_malloc_bytes,
+	COUNTER_collections, /* gcMarkTermination */
+	COUNTER_stw,	     /* the world was stopped, for any reason */
+	/* kernel */
 	COUNTER_futex_wait,
 	COUNTER_futex_wake,
 	COUNTER_futex_on_lock, /* futex call on the semaphore or state word of a lock that has a waiter parked
 				*/
 	COUNTER_sched_switch,  /* a thread of the target left a CPU */
+	COUNTER_syscall,       /* a thread of the target entered a system call */
 	COUNTER_marks,	       /* segment changes, in the segment that was entered */
 	COUNTERS,
 };
@@ -44,6 +89,7 @@ enum loss {
 			       */
 	LOSS_expired,	      /* a goroutine parked again while its former park was still open */
 	LOSS_segment_invalid, /* a segment id above 511 */
+	LOSS_field_failed,    /* a field of a goroutine, P, context or channel could not be read */
 	LOSSES,
 };
 
@@ -68,10 +114,22 @@ struct address_key {
 	u32 pad;
 };
 
+struct site_key {
+	u64 stack;
+	u32 segment;
+	u32 pad;
+};
+
+/* Allocations with one stack in one segment. */
+struct site {
+	u64 count;
+	u64 bytes;
+};
+
 /* A park under way. */
 struct park {
 	u64 start_ns;
-	u64 lock;
+	u64 address;
 	u64 semaphore;
 	u64 stack;
 	u16 segment;
@@ -79,20 +137,61 @@ struct park {
 	u8 pad[5];
 };
 
-/* One wait, from gopark to execute, as the ring buffer carries it. */
-struct park_event {
-	u64 start_ns; /* CLOCK_MONOTONIC */
-	u64 duration_ns;
-	u64 lock; /* address of the sync.Mutex or sync.RWMutex */
+/* A goroutine that runs on a thread now. */
+struct running {
+	u64 start_ns;
 	u64 goid;
-	u64 stack; /* key of the map of stacks, 0 for none */
-	u32 tid;   /* thread that resumed the goroutine */
+	u64 latency_ns; /* from ready to execute; 0: it was not seen to become ready */
+	u32 proc;
 	u16 segment;
-	u8 kind;   /* KIND_PARK */
-	u8 reason; /* runtime.waitReason */
+	u8 pad[2];
 };
 
-#define KIND_PARK 1
+enum kind {
+	KIND_PARK =
+	    1,	  /* a wait, from gopark to execute: address of the lock or channel, stack of the waiter */
+	KIND_RUN, /* a goroutine ran on a thread: value is its P, object the ns from ready to execute, reason
+		     how it ended (a wait reason, or one of enum ran) */
+	KIND_CREATE,  /* goid is the new one, value its parent, stack its function and the go statement */
+	KIND_END,     /* duration is its life, 0 where its creation was not seen */
+	KIND_PANIC,   /* gopanic with the stack of the one who panics */
+	KIND_CLOSE,   /* closechan: address of the channel */
+	KIND_CANCEL,  /* address of the cancelCtx, object its done channel (0: none), value its children */
+	KIND_STW,     /* from stopTheWorldWithSema to startTheWorldWithSema, reason is the stwReason */
+	KIND_STEAL,   /* runqsteal: goid is the stolen one */
+	KIND_WAITING, /* made by the loader at the end: a park that nothing ended */
+};
+
+/* How a run ended where no wait reason says it; above every wait reason. */
+enum ran {
+	RAN_exited = 200,
+	RAN_preempted,
+	RAN_yielded,
+	RAN_superseded, /* the thread ran another one without a park seen: a system call or a coroutine switch
+			 */
+};
+
+/* One event, as the ring buffer carries it. Fields that a kind does not name are 0. */
+struct event {
+	u64 start_ns; /* CLOCK_MONOTONIC */
+	u64 duration_ns;
+	u64 address;
+	u64 object;
+	u64 value;
+	u64 goid;
+	u64 stack; /* key of the map of stacks, 0 for none */
+	u32 tid;
+	u16 segment;
+	u8 kind;
+	u8 reason; /* runtime.waitReason, or what the kind says */
+};
+
+/* Parks by wait reason: Go 1.27 has 46 of them. */
+#define REASONS 64
+
+struct reason_counters {
+	u64 values[REASONS];
+};
 
 /* Innermost first; ip[0] is the probed instruction itself. */
 struct stack {

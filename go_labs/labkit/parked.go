@@ -13,6 +13,14 @@ const (
 	OnMutex       = "sync.Mutex.Lock"
 	OnRWMutexRead = "sync.RWMutex.RLock"
 	OnRWMutex     = "sync.RWMutex.Lock"
+	OnReceive     = "chan receive"
+	OnSend        = "chan send"
+	OnSelect      = "select"
+	OnNilReceive  = "chan receive (nil chan)"
+	OnNilSend     = "chan send (nil chan)"
+	OnNoCases     = "select (no cases)"
+	OnSleep       = "sleep"
+	OnNetwork     = "IO wait"
 )
 
 const (

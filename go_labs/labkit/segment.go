@@ -20,6 +20,7 @@ type Segment struct {
 	Expected   map[string]int64     `json:"expected"`
 	Samples    map[string][]float64 `json:"samples"`
 	Addresses  map[string]uint64    `json:"addresses"`
+	Goroutines map[string][]int64   `json:"goroutines"`
 
 	run    *Run
 	before contention
@@ -40,6 +41,7 @@ func newSegment(r *Run, id int, section string, parameters map[string]string) *S
 	return &Segment{
 		ID: id, Section: section, Parameters: parameters, run: r,
 		Counts: map[string]int64{}, Expected: map[string]int64{}, Samples: map[string][]float64{}, Addresses: map[string]uint64{},
+		Goroutines: map[string][]int64{},
 	}
 }
 
@@ -73,6 +75,15 @@ func (s *Segment) Quiet(body func() error) error {
 	s.Enter()
 	defer s.Leave()
 	return body()
+}
+
+// Goroutine adds an id to the list name, up to MaxSamples; how many were left out is counted. Not to be called concurrently.
+func (s *Segment) Goroutine(name string, id int64) {
+	if len(s.Goroutines[name]) >= MaxSamples {
+		s.Counts["goroutines_left_out"]++
+		return
+	}
+	s.Goroutines[name] = append(s.Goroutines[name], id)
 }
 
 // Sample appends one figure to the list name, up to MaxSamples; how many were left out is counted.

@@ -339,7 +339,8 @@ def _order_table(run: RunData) -> charts.Table | None:
 def _waits(run: RunData) -> Iterable[charts.AnyChart | None]:
     """Charts of the recorded waits: over time, their distribution, the stacks."""
     traced = run.phase("traced")
-    events = traced.events[traced.events["segment"] > 0]
+    events = traced.events_of(None)
+    events = events[events["segment"] > 0]
     firsts: dict[str, int] = {}
     for segment in traced.segments():
         firsts.setdefault(segment.section, segment.start_ns)

@@ -15,7 +15,7 @@ from bpf import probes
 from bpf.elf import Elf
 from bpf.pclntab import FunctionTable
 from bpf.plan import Plan, make_plan, plan_for
-from bpf.probes import Hook, Name, ProbeSet
+from bpf.hooks import Hook, Name, ProbeSet
 from provision.gobuild import PLAIN, Variant
 from tests.bpf.programs import DEFAULT, FIXTURES, VERSIONS, gofmt, gofmt_as, probed
 from vm.errors import ProbeError, UsageError

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from bpf import probes
-from bpf.probes import SETS, Hook
+from bpf.hooks import Hook
+from bpf.probes import SETS
 from vm.errors import UsageError
 
 HOOKS = [hook for probe_set in SETS.values() for hook in probe_set.hooks]
