@@ -269,7 +269,8 @@ def failure(lab: str, phase: PhaseEvidence) -> LabFailedError | None:
     """Return the error that ``phase`` stands for, or None if it went well."""
     if not phase.error:
         return None
-    message = f"lab {lab}, phase {phase.name}: {phase.error}"
+    what = "lab" if phase.protocol == "document" else "program"
+    message = f"{what} {lab}, phase {phase.name}: {phase.error}"
     if phase.failed in ("probe", "tools"):
         return ProbeError(message, "the phase's folder in the record has the kernel's own words")
     kind = OutputError if phase.failed == "output" else LabFailedError
@@ -300,11 +301,12 @@ class _End:
 
 def _outcome(status: int, contained: Containment, phase: Phase, staging: Path, files: Mapping[str, str]) -> _End:
     """Tell how a phase ended from the exit status of its command, what the containment says and the files it left."""
+    who = "workload" if phase.protocol == "document" else "program"
     words = _last_words(staging, files)
     printed = [name for name in contained.cut if name in PRINTED]
     if printed:
         what = {"workload.json": "stdout"}.get(printed[0], printed[0])
-        said = f"the workload wrote more than {OUTPUT_MIB} MiB to {what}"
+        said = f"the {who} wrote more than {OUTPUT_MIB} MiB to {what}"
         return _End(_status(status, phase, staging, files), said, "output", disturbed=True)
     if contained.out_of_memory:
         count = contained.out_of_memory
@@ -316,11 +318,11 @@ def _outcome(status: int, contained: Containment, phase: Phase, staging: Path, f
     elif status == TOOLS_NOT_READY and phase.tools:
         return _End(None, f"no kernel-side tool could attach{words}", "tools")
     elif status in TIMED_OUT and contained.seconds >= phase.timeout:
-        return _End(status, f"the workload was not over within {phase.timeout:g} s{words}", "workload", disturbed=True)
+        return _End(status, f"the {who} was not over within {phase.timeout:g} s{words}", "workload", disturbed=True)
     status = _status(status, phase, staging, files)
     if status != 0:
         how = f"ended with status {status}" if status > 0 else f"was ended by {_signal(-status)}"
-        return _End(status, f"the workload {how}{words}", "workload", disturbed=status < 0)
+        return _End(status, f"the {who} {how}{words}", "workload", disturbed=status < 0)
     if phase.protocol == "none":
         return _End(status, seconds=_program_seconds(contained, staging, files))
     try:
