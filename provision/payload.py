@@ -9,7 +9,9 @@ from pathlib import Path
 
 import bpf.build
 from bpf import plan
-from bpf.plan import Plan, plan_for
+from bpf.elf import Elf
+from bpf.plan import Plan, make_plan, plan_for
+from bpf.probes import find_sets
 from go_labs.spec import LabFolder
 from provision import gobuild, toolchains
 from provision.gobuild import Variant
@@ -80,7 +82,7 @@ def prepare(
         toolchain = toolchains.go_for(go_version, layout)
         binary = gobuild.build(folder.path, toolchain, layout, variant)
         sets = sorted({name for phase in folder.lab.phases for name in phase.probes})
-        probe_plan = plan_for(binary, sets)
+        probe_plan = make_plan(Elf.open(binary), find_sets(sets) if sets else [])
         _check_marks(folder, probe_plan)
         pushed, pushed_plan = lean(binary, probe_plan, layout, tools)
         encoded = plan.to_json(pushed_plan)
@@ -123,7 +125,7 @@ def kit(layout: Layout, tools: ToolsRoot) -> Kit:
         "calibration.json": plan.to_json(plan_for(loader, ["calibration"])),
         "objects.o": bpf.build.objects(layout, tools),
     }
-    files |= {script.name: script for script in GUEST_SCRIPTS.glob("*.sh")}
+    files |= {script.name: script for script in GUEST_SCRIPTS.glob("*.*")}
     scripts = (*BPF.glob("bcc/*.py"), *BPF.glob("bpftrace/*.py"), *BPF.glob("bpftrace/*.bt"))
     files |= {f"tools/{script.parent.name}/{script.name}": script for script in scripts}
     digest = hashlib.sha256()

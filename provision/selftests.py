@@ -134,13 +134,13 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 def forced_only(folder: LabFolder) -> LabFolder:
-    """Return ``folder`` with nothing but the forced sections of its traced phases: no claims, no gates."""
+    """Return ``folder`` with nothing but the forced sections of its traced phases: no claims, gates or attempts."""
     phases = [
         msgspec.structs.replace(phase, sections=[FORCED])
         for phase in folder.lab.phases
         if phase.probes and FORCED in phase.sections
     ]
-    lab = msgspec.structs.replace(folder.lab, phases=phases, claims=[], gates=[])
+    lab = msgspec.structs.replace(folder.lab, phases=phases, claims=[], gates=[], attempts=[])
     return msgspec.structs.replace(folder, lab=lab)
 
 

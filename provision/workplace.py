@@ -65,10 +65,15 @@ class Workplace:
 
     @property
     def shell(self) -> Shell:
-        """The connection as it is now; another one after :meth:`renew`."""
+        """The connection as it is now; another one after a workload was ended."""
         if self._shell is None:
             raise SshError("there is no connection to the machine", "its console log may say why")
         return self._shell
+
+    @property
+    def folder(self) -> str:
+        """Where the run's files lie in the machine; another one after a workload was ended."""
+        return self._placed().folder
 
     def __enter__(self) -> Self:
         try:
