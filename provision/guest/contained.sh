@@ -43,11 +43,11 @@ shift 4
 
 mkdir -p "$out"
 # cgroup.procs in the root itself: version 2 of control groups is mounted there, and not a folder of version 1's.
-[ -e /sys/fs/cgroup/cgroup.procs ] && mkdir "$group" 2>/dev/null || group=/nonexistent
+[ -e /sys/fs/cgroup/cgroup.procs ] && mkdir "$group" 2>/dev/null || group=""
 before=$(ended_for_memory)
 read -r began _ </proc/uptime
 (
-	[ ! -d "$group" ] || echo 0 >"$group/cgroup.procs"
+	[ -z "$group" ] || echo 0 >"$group/cgroup.procs"
 	echo 1000 >/proc/self/oom_score_adj
 	exec "$@"
 )
@@ -55,7 +55,7 @@ status=$?
 read -r ended _ </proc/uptime
 
 left=0
-if [ -d "$group" ]; then
+if [ -n "$group" ]; then
 	left=$(wc -w <"$group/cgroup.procs")
 	end_group "$group"
 fi

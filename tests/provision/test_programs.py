@@ -24,15 +24,21 @@ def test_without_a_choice_every_set_that_fits_is_taken_and_the_others_say_why(tm
 @pytest.mark.build
 def test_a_set_that_was_asked_for_must_fit() -> None:
     assert programs.chosen(probed(), ["mutex", "mutex"]) == (["mutex"], {})
-    with pytest.raises(ProbeError, match="context"):
-        programs.chosen(probed(), ["mutex", "context"])
+
+
+@pytest.mark.build
+def test_one_that_does_not_fit_names_the_function_that_is_missing(tmp_path: Path) -> None:
+    binary = tmp_path / "gofmt"
+    binary.write_bytes(gofmt())
+    with pytest.raises(ProbeError, match=r"there is no function context"):
+        programs.chosen(binary, ["mutex", "context"])
 
 
 @pytest.mark.build
 def test_a_wrong_set_suggests_the_near_one() -> None:
     with pytest.raises(UsageError) as caught:
         programs.chosen(probed(), ["chanel"])
-    assert caught.value.hint == "did you mean channel?"
+    assert caught.value.hint.startswith("did you mean channel")
 
 
 def test_the_loaders_own_set_is_not_offered() -> None:
