@@ -59,6 +59,7 @@ def lab(
     from go_labs import spec
     from provision import gobuild, jobs, options, toolchains
     from provision.house import House
+    from reports import rehearsal
 
     folder = spec.find(name)
     house = House.open(runs=runs, system_qemu=system_qemu)
@@ -68,8 +69,8 @@ def lab(
     number = cli.whole("--seed", seed, 0, jobs.SEED_LIMIT) if seed else jobs.new_seed()
     accelerator = cli.accelerator(accel)
     kernels = house.kernels(kernel, machine)
-    for found in kernels:
-        jobs.check_kernel(folder, found)
+    jobs.check(folder, kernels)
+    rehearsal.check(folder)
     work = [
         jobs.Job(folder, found, values, version, number, accelerator, cold, machine, order, variant)
         for order, found in enumerate(kernels)
@@ -110,9 +111,8 @@ def trace(
     folder, left_out = programs.program(binary, names, cli.seconds("--timeout", timeout, 0.1, 86400))
     for name, why in left_out.items():
         house.say(f"probe set {name} is left out: {why}")
-    accelerator = cli.accelerator(accel)
     work = [
-        jobs.Job(folder, found, {}, "", 0, accelerator, cold, machine, order, arguments=words)
+        jobs.Job(folder, found, {}, "", 0, cli.accelerator(accel), cold, machine, order, arguments=words)
         for order, found in enumerate(house.kernels(kernel, machine))
     ]
     run_and_show(work, house, json=json)
@@ -163,20 +163,12 @@ def selftest(
     json: bool = False,
 ) -> None:
     """Hold the forced section of every lab against its trace, on each kernel and Go version: counts must be equal."""
-    from go_labs import spec
-    from provision import gobuild, selftests, toolchains
+    from provision import selftests
     from provision.house import House
     from reports import record, selfcheck
 
     house = House.open(runs=runs)
-    plan = selftests.Plan(
-        folders=[spec.find(name) for name in (cli.words("--labs", labs) if labs else spec.names())],
-        kernels=house.kernels(kernel) if kernel else house.default_kernels(),
-        versions=[toolchains.resolve(version) for version in cli.words("--go", go)],
-        variants=[gobuild.variant(word) for word in cli.words("--build", build)],
-        sizes=sizes,
-        accel=cli.accelerator(accel),
-    )
+    plan = selftests.plan(house, kernels=kernel, versions=go, labs=labs, sizes=sizes, builds=build, accel=accel)
     result = selftests.run(plan, house, selfcheck.check, record.seal)
     if json:
         cli.print_json(result.document())
@@ -212,17 +204,60 @@ def show(path: Path, page: Path) -> None:
     summary.print_verdicts(record.read(path, verify=False), page, sys.stdout)
 
 
-@command({"json": JSON})
-def labs(_c: Context, json: bool = False) -> None:
-    """List the labs that are here."""
+@command({"json": JSON}, name="list", default=True)
+def labs_list(_c: Context, json: bool = False) -> None:
+    """List the labs that are here: section of the article, default length, claims."""
     from go_labs import spec
 
-    found = [spec.load(spec.LABS / name) for name in spec.names()]
+    found = [spec.find(name).lab for name in spec.names()]
     if json:
-        cli.print_json([folder.lab for folder in found])
+        cli.print_json(found)
         return
-    rows = [(f.lab.name, f.lab.section, f"{f.lab.seconds:.0f} s", f.lab.title) for f in found]
-    cli.print_table(("lab", "article", "length", "what it looks at"), rows)
+    rows = [
+        (f.name, f.section, f"{f.seconds:.0f} s", f.title, cli.listed(claim.id for claim in f.claims)) for f in found
+    ]
+    cli.print_table(("lab", "article", "length", "what it looks at", "claims"), rows)
+
+
+@command({"name": "of the lab, or the path of the folder to make"}, name="new")
+def labs_new(_c: Context, name: str) -> None:
+    """Make a working lab of your own in a new folder, with a test and a claim, to be changed from there."""
+    from provision import skeleton
+
+    skeleton.show(skeleton.create(name))
+
+
+@command(
+    {
+        "lab": "only these labs, or folders of your own, with commas",
+        "kernel": "only these kernel lines, with commas; the default lines and all that have records without",
+        "runs": "folder with the records (runs/)",
+        "html": "write the page instead of printing",
+        "out": "with --html: file to write instead of claims.html below runs/",
+        "json": JSON,
+    }
+)
+def claims(
+    _c: Context, lab: str = "", kernel: str = "", runs: str = "", html: bool = False, out: str = "", json: bool = False
+) -> None:
+    """Show every claim with its latest verdict for each kernel line, and the run behind it."""
+    from provision.house import House
+    from reports import ledger, ledger_views
+
+    cli.needs("--out", out, "--html", html)
+    house = House.open(runs=runs)
+    found = ledger.collect(house.layout.runs)
+    lines = ledger.choose_lines(cli.words("--kernel", kernel) if kernel else [], found, house.lock)
+    made = ledger.make(ledger.choose_labs(cli.words("--lab", lab) if lab else []), lines, found)
+    for line in ledger_views.broken_words(made):
+        print(line, file=sys.stderr)
+    page = ledger_views.write_page(made, house.layout.runs, Path(out).expanduser() if out else None) if html else None
+    if json:
+        cli.print_json(ledger.document(made) | ({"page": str(page)} if page else {}))
+    elif page:
+        print(f"page: {page}")
+    else:
+        ledger_views.print_ledger(made, sys.stdout, cli.stdout_console().width)
 
 
 @command(
@@ -235,17 +270,13 @@ def labs(_c: Context, json: bool = False) -> None:
 def plan(_c: Context, binary: str, sets: str = "mutex", json: bool = False) -> None:
     """Show where probes would go in a Go program, and why."""
     from bpf import plan as plans
+    from provision import listings
 
     made = plans.plan_for(Path(binary).expanduser(), cli.words("--sets", sets))
     if json:
         print(plans.to_json(made).decode())
-        return
-    rows: list[tuple[str, ...]] = [(p.id, p.symbol, p.point, f"{p.address:#x}", f"{p.offset:#x}") for p in made.probes]
-    rows += [(m.id, m.symbol, "missing", m.why, "") for m in made.missing]
-    cli.print_table(
-        ("probe", "symbol", "point", "address", "file offset"), rows, f"{made.binary.name}: Go {made.binary.go_version}"
-    )
-    print("offsets: " + ", ".join(f"{name} {o.value} ({o.source})" for name, o in sorted(made.offsets.items())))
+    else:
+        listings.plan(made)
 
 
 # Kernels and images.
@@ -254,15 +285,14 @@ def plan(_c: Context, binary: str, sets: str = "mutex", json: bool = False) -> N
 @command({"json": JSON}, name="list", default=True)
 def kernels_list(_c: Context, json: bool = False) -> None:
     """List the pinned kernels: release, suite, support, what is built and warm."""
+    from provision import listings
     from provision.house import House
 
     rows = House.open().kernel_rows()
     if json:
         cli.print_json(rows)
-        return
-    yes = {True: "yes", False: "-"}
-    cells = [(r.line, r.release, r.version, r.suite, r.support, yes[r.built], yes[r.warm]) for r in rows]
-    cli.print_table(("line", "release", "version", "suite", "support", "built", "warm"), cells)
+    else:
+        listings.kernels(rows)
 
 
 @command(
@@ -286,26 +316,21 @@ def kernels_lock(_c: Context, line: str = "", dry_run: bool = False) -> None:
 )
 def images_build(_c: Context, kernel: str = "", record: bool = False, json: bool = False) -> None:
     """Build tools root, base image and kernel bundles from the lock, as far as they are not there."""
+    from provision import listings
     from provision.house import House
 
     house = House.open()
     built = house.build(house.kernels(kernel) if kernel else house.default_kernels(), record=record)
-    rows = [
-        {"name": b.name, "sha256": b.artefact.hash.sha256, "path": str(b.artefact.path), "fresh": b.fresh}
-        for b in built
-    ]
     if json:
-        cli.print_json(rows)
-        return
-    cells = [
-        (b.name, b.artefact.hash.sha256[:16], "built" if b.fresh else "there", b.artefact.path.name) for b in built
-    ]
-    cli.print_table(("artefact", "sha256", "state", "folder"), cells)
+        cli.print_json(listings.built_rows(built))
+    else:
+        listings.built(built)
 
 
 @command({"kernel": f"{KERNELS}; all default ones without", "json": JSON}, name="verify")
 def images_verify(_c: Context, kernel: str = "", json: bool = False) -> None:
     """Build again elsewhere (other time, umask, locale, user) and compare bytes."""
+    from provision import listings
     from provision.house import House
     from vm import verify
 
@@ -314,41 +339,34 @@ def images_verify(_c: Context, kernel: str = "", json: bool = False) -> None:
     if json:
         cli.print_json(done)
     else:
-        rows = [
-            (v.name, v.first[:16], "same bytes" if v.same else "DIFFERS", ", ".join(v.parts)) for v in done.artefacts
-        ]
-        cli.print_table(("artefact", "sha256", "second build", "differing parts"), rows)
-        print("second build: " + ", ".join(done.conditions))
-        for path in (path for each in done.artefacts for path in each.paths):
-            print(f"  {path}")
+        listings.verified(done)
     done.require_same()
 
 
 @command({"json": JSON}, name="list")
 def images_list(_c: Context, json: bool = False) -> None:
     """List what is built and saved, with its size on disk."""
+    from provision import listings
     from provision.house import House
 
     rows = House.open().stored()
     if json:
         cli.print_json(rows)
-        return
-    used = {True: "yes", False: "no", None: "-"}
-    cells = [(r.kind, r.name, cli.human_size(r.size), used[r.in_lock], r.state) for r in rows]
-    cli.print_table(("what", "name", "on disk", "in lock", "state"), cells)
+    else:
+        listings.stored(rows)
 
 
 @command({"all": "also what the lock names, with its downloads and saved states", "json": JSON}, name="clean")
 def images_clean(_c: Context, all: bool = False, json: bool = False) -> None:  # noqa: A002  (the option's name)
     """Remove artefacts and downloads that the lock no longer names."""
+    from provision import listings
     from provision.house import House
 
     removed = House.open().clean(everything=all)
     if json:
         cli.print_json(removed)
-        return
-    cli.print_table(("what", "name", "freed"), [(r.kind, r.name, cli.human_size(r.size)) for r in removed])
-    print(f"freed {cli.human_size(sum(r.size for r in removed))}")
+    else:
+        listings.removed(removed)
 
 
 # Machines.
@@ -369,16 +387,14 @@ def up(_c: Context, kernel: str, name: str = "", accel: str = "auto", cold: bool
 @command({"json": JSON})
 def status(_c: Context, json: bool = False) -> None:
     """List the machines that run."""
+    from provision import listings
     from provision.house import House
 
     rows = House.open().machines()
     if json:
         cli.print_json(rows)
-        return
-    cli.print_table(
-        ("name", "owner", "state", "kernel", "accelerator", "port"),
-        [(r.name, r.owner, r.state, r.release, r.accelerator, str(r.port or "-")) for r in rows],
-    )
+    else:
+        listings.machines(rows)
 
 
 @command({"kernel": KERNEL, "name": NAME})
@@ -468,15 +484,16 @@ def run_tests(_c: Context, unit: bool = False, vm: bool = False, k: str = "") ->
 
 namespace = Collection(
     lab,
-    labs,
     report,
     trace,
     selftest,
+    claims,
     plan,
     ssh_task,
     doctor,
     bench,
     run_tests,
+    labs=Collection(labs_list, labs_new),
     kernels=Collection(kernels_list, kernels_lock),
     images=Collection(images_build, images_verify, images_list, images_clean),
     vm=Collection(up, status, reset, down),

@@ -50,6 +50,7 @@ class Payload:
 
     :param program: file name of the workload there; ``binary``: the workload on the host; ``plan``: its plan, JSON.
     :param build: how it is linked (``gobuild.Variant.name``).
+    :param compiler: the compiler's words on it, where the lab wants them.
     """
 
     files: dict[str, Path | bytes]
@@ -59,6 +60,7 @@ class Payload:
     plan: bytes
     go_version: str
     build: str
+    compiler: bytes = b""
 
 
 def prepare(
@@ -87,6 +89,7 @@ def prepare(
         pushed, pushed_plan = lean(binary, probe_plan, layout, tools)
         encoded = plan.to_json(pushed_plan)
         files: dict[str, Path | bytes] = {folder.lab.name: pushed, "plan.json": encoded}
+        flags = folder.lab.compiler
         return Payload(
             files=files,
             kit=shared.result(),
@@ -95,6 +98,7 @@ def prepare(
             plan=encoded,
             go_version=f"go{toolchain.version}",
             build=variant.name,
+            compiler=gobuild.compiler_words(folder.path, toolchain, layout, flags) if flags else b"",
         )
 
 

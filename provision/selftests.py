@@ -18,9 +18,10 @@ from typing import Self
 
 import msgspec
 
+from go_labs import spec
 from go_labs.evidence import ForcedCheck
 from go_labs.spec import Lab, LabFolder
-from provision import cli, jobs, labrun, options, payload
+from provision import cli, gobuild, jobs, labrun, options, payload, toolchains
 from provision.gobuild import Variant
 from provision.house import START_SECONDS, House
 from provision.labrun import RunRequest
@@ -60,6 +61,21 @@ class Plan:
     variants: Sequence[Variant]
     sizes: str = ""
     accel: AcceleratorChoice = "auto"
+
+
+def plan(house: House, *, kernels: str, versions: str, labs: str, sizes: str, builds: str, accel: str = "auto") -> Plan:
+    """Return what a person asked for, each with commas; empty: all default kernels, all labs.
+
+    :raises UsageError: a name is not known. :raises ConfigError: a lab does not hold together.
+    """
+    return Plan(
+        folders=[spec.find(name) for name in (cli.words("--labs", labs) if labs else spec.names())],
+        kernels=house.kernels(kernels) if kernels else house.default_kernels(),
+        versions=[toolchains.resolve(version) for version in cli.words("--go", versions)],
+        variants=[gobuild.variant(word) for word in cli.words("--build", builds)],
+        sizes=sizes,
+        accel=cli.accelerator(accel),
+    )
 
 
 @dataclass(frozen=True, slots=True)
