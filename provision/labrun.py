@@ -23,7 +23,7 @@ from bpf import trace
 from bpf.symbols import symbols_of
 from go_labs.evidence import EVIDENCE_SCHEMA, Evidence, PhaseEvidence, Provenance
 from go_labs.spec import LabFolder, Phase
-from provision import attempts, hostfacts, payload
+from provision import attempts, gotraces, hostfacts, payload
 from provision.payload import Payload
 from provision.phases import failure
 from provision.ssh import Shell
@@ -185,7 +185,7 @@ def _run_phases(
     first: LabError | None = None
     for phase in lab.phases:
         progress(f"phase {phase.name}")
-        evidence = place.run(phase, staging)
+        evidence = gotraces.summarised(place.run(phase, staging), staging, request.payload.kit.gotrace)
         journal.phases.append(explained(evidence, phase, request.payload.binary, staging))
         first = first or failure(lab.name, evidence)
     began = time.monotonic()

@@ -142,13 +142,16 @@ def tool_command(tool: str, comm: str) -> str:
 
 
 def command(workload: Workload, phase: Phase, seed: int) -> str:
-    """Return the shell command that runs ``phase`` and leaves its files in ``out/PHASE`` of the workload's folder."""
+    """Return the shell command that runs ``phase`` and leaves its files in ``out/PHASE`` of the workload's folder.
+
+    The workload finds that folder in ``KMLAB_OUT``, for files beside its document (``labkit.OutFolder``).
+    """
     out = f"out/{phase.name}"
     words = shlex.join(workload_words(workload, phase, seed))
     limit = f"timeout -k {KILL_SECONDS} {phase.timeout:g}"
     start = (
-        f"cd {shlex.quote(workload.folder)} && mkdir -p {out} && ulimit -f {FILE_MIB * 2048} && "
-        f"exec sh ./contained.sh run {workload.group} {out} {OUTPUT_BYTES}"
+        f"cd {shlex.quote(workload.folder)} && mkdir -p {out} && export KMLAB_OUT={out} && "
+        f"ulimit -f {FILE_MIB * 2048} && exec sh ./contained.sh run {workload.group} {out} {OUTPUT_BYTES}"
     )
     if phase.probes:
         return (
