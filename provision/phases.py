@@ -57,6 +57,9 @@ CLEANING_SECONDS = 15
 TIMED_OUT = (124, 137)
 """What timeout(1) returns when it ended the command, or had to kill it; 137 also where somebody else killed it."""
 
+UPTIME_STEP = 0.02
+"""Seconds by which a difference of two readings of /proc/uptime, in hundredths, may fall short."""
+
 TOOLS_NOT_READY = 96
 """What ``guest/with_tools.sh`` returns when no tool could attach."""
 
@@ -320,7 +323,7 @@ def _outcome(status: int, contained: Containment, phase: Phase, staging: Path, f
             return _loader_failed(staging, files)
     elif status == TOOLS_NOT_READY and phase.tools:
         return _End(None, f"no kernel-side tool could attach{words}", "tools")
-    elif status in TIMED_OUT and contained.seconds >= phase.timeout:
+    elif status in TIMED_OUT and contained.seconds >= phase.timeout - UPTIME_STEP:
         return _End(status, f"the {who} was not over within {phase.timeout:g} s{words}", "workload", disturbed=True)
     status = _status(status, phase, staging, files)
     if status != 0:

@@ -132,6 +132,7 @@ LATE = '{"error": "timeout", "message": "the target ran longer than 30s and was 
     ("phase", "status", "containment", "files", "words", "kind", "disturbed"),
     [
         (TIMED, 124, contained(30.1), {}, "not over within 30 s", LabFailedError, True),
+        (TIMED, 124, contained(29.99), {}, "not over within 30 s", LabFailedError, True),
         (TIMED, 137, contained(35.0), {}, "not over within 30 s", LabFailedError, True),
         (TIMED, 137, contained(2.0), {}, "was ended by SIGKILL", LabFailedError, True),
         (TIMED, 137, contained(out_of_memory=1), {}, "ran out of memory", LabFailedError, True),

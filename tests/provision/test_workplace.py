@@ -79,8 +79,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostAsM
 def loaded(script: str) -> Payload:
     files: dict[str, Path | bytes] = {path.name: path for path in GUEST_SCRIPTS.glob("*.sh")}
     return Payload(
-        files={"bad": script.encode()}, kit=Kit(files, "5e" * 32, Path("gotrace")), program="bad", binary=Path("bad"), plan=b"",
-        go_version="go1.27.3", build="plain",
+        files={"bad": script.encode()}, kit=Kit(files, "5e" * 32, Path("gotrace")), program="bad", binary=Path("bad"),
+        plan=b"", go_version="go1.27.3", build="plain",
     )  # fmt: skip
 
 
