@@ -130,7 +130,7 @@ GOROUTINE = ProbeSet(
     name="goroutine",
     hooks=(
         *_COMMON,
-        Hook("created", "go_created", (Name("runtime.newproc1"),), point="ret"),
+        Hook("created", "go_created", (Name("runtime.newproc1"),), point="result"),
         Hook("ended", "go_ended", (Name("runtime.goexit0", until=(1, 21)), Name("runtime.gdestroy", since=(1, 22)))),
         Hook("panic", "go_panic", (Name("runtime.gopanic"),)),
     ),

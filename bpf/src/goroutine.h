@@ -6,8 +6,8 @@
 #include "sched.h"
 
 /*
- * A RET of func newproc1(fn *funcval, callergp *g, callerpc uintptr, ...) *g: before 1.24 the id is set late,
- * so that only the end is early enough. It runs on g0, whose stack says nothing of the go statement; but the
+ * The end of func newproc1(fn *funcval, callergp *g, callerpc uintptr, ...) *g, with its result in RAX: before
+ * 1.24 the id is set late, so that only the end is early enough. It runs on g0, whose stack says nothing of the go statement; but the
  * new g holds its function and the address after the go statement, and these two are the stack that is kept.
  */
 SEC("uprobe/go_created")
