@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from bpf.plan import Plan
 from bpf.trace import EVENT, EventKind, Trace
-from go_labs.evidence import Provenance, Segment, WorkloadOutput
+from go_labs.evidence import AttemptResult, Provenance, Segment, WorkloadOutput
 from go_labs.spec import Clock, Lab
 from reports.charts import AnyChart
 from reports.schema import Metric
@@ -118,13 +118,18 @@ class PhaseData:
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """All that a run left, read and validated; ``kernel_log`` is the machine's, by line, untrusted."""
+    """All that a run left, read and validated; ``kernel_log`` is the machine's, by line, untrusted.
+
+    :param attempts: what came of the lab's attempts, by id; ``attempts_error``: why there are none.
+    """
 
     lab: Lab
     provenance: Provenance
     phases: Mapping[str, PhaseData]
     facts: Mapping[str, Any] = field(default_factory=dict)
     kernel_log: Sequence[str] = ()
+    attempts: Mapping[str, AttemptResult] = field(default_factory=dict)
+    attempts_error: str = ""
 
     @property
     def clock(self) -> Clock:

@@ -21,9 +21,10 @@ import msgspec
 
 from go_labs.evidence import Evidence
 from go_labs.spec import LabFolder
+from reports import attempts, schema, staging, verdicts, waits
 from reports import metrics as generic_metrics
-from reports import schema, staging, verdicts, waits
 from reports.analysis import Analysis, PhaseData, RunData, load
+from reports.charts import AnyChart
 from reports.schema import Artefact, LabNote, Metric, PhaseNote, Record
 from reports.text import neutral
 from vm.errors import ConfigError, DiskFullError, LabError, RecordError
@@ -85,7 +86,7 @@ def analyse(run: RunData, folder: LabFolder) -> Analysis:
     shared = generic_metrics.generic(run)
     if folder.analysis is None:
         charts = [chart for phase in generic_metrics.phases_with_trace(run) for chart in waits.generic(phase)]
-        return Analysis(metrics=_clocked(shared, run), charts=charts)
+        return Analysis(metrics=_clocked(shared, run), charts=[*_tried(run), *charts])
     function = load(folder.analysis)
     try:
         own = function(run)
@@ -104,7 +105,12 @@ def analyse(run: RunData, folder: LabFolder) -> Analysis:
         raise ConfigError(
             f"{folder.analysis} gives metrics that every lab has: {', '.join(sorted(taken))}", "rename them"
         )
-    return Analysis(metrics=_clocked([*own.metrics, *shared], run), charts=own.charts, notes=own.notes)
+    return Analysis(metrics=_clocked([*own.metrics, *shared], run), charts=[*_tried(run), *own.charts], notes=own.notes)
+
+
+def _tried(run: RunData) -> list[AnyChart]:
+    tried = attempts.table(run)
+    return [] if tried is None else [tried]
 
 
 def _clocked(metrics: list[Metric], run: RunData) -> list[Metric]:

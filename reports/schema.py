@@ -63,6 +63,7 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     :param timing: derived from times (a ratio of two durations, say); implied by kinds ``time`` and ``rate``.
     :param exact: computed from counters alone, so that a lost event record (not a lost count) leaves it whole.
     :param series: the same figure by parameters, for tables and charts.
+    :param words: of whoever refused what it counts, where somebody did.
     :param meaning: one sentence: what it counts, and what it would be if nothing happened.
     """
 
@@ -79,6 +80,7 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     timing: bool = False
     exact: bool = False
     series: list[Point] = []
+    words: str = ""
     meaning: str = ""
 
     @property
