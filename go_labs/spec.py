@@ -24,6 +24,7 @@ Clock = Literal["kvm", "emulated", "virtual"]
 class Option(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One argument of the workload, passed as ``--name=value``.
 
+    :param kind: ``seconds`` is a number of seconds, or a duration as Go writes it (``90s``, ``20m``, ``3h``).
     :param default: value of the default run; ``full`` is the value under ``--full``.
     :param minimum: and ``maximum``: inclusive bounds of each number (``ints`` is a comma-separated list).
     """
@@ -45,7 +46,10 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     :param sections: sections of the workload that run in it.
     :param probes: probe sets that the loader attaches (``bpf/``), empty where nothing is attached by it.
     :param tools: scripts that run beside the workload: ``bcc/NAME`` or ``bpftrace/NAME`` of ``bpf/``.
-    :param timeout: seconds after which the workload counts as hung.
+    :param timeout: seconds after which the workload counts as hung; ``seconds``: about how long it takes by default (0:
+        not known), for the progress display.
+    :param follows: options of kind ``seconds`` whose values are added to both.
+    :param events: records that the loader keeps of it, at most; more are counted as left out.
     """
 
     name: Literal["timed", "traced", "profiled", "kernel"]
@@ -54,6 +58,9 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     tools: list[str] = []
     options: dict[str, str] = {}
     timeout: float = 120.0
+    seconds: float = 0.0
+    follows: list[str] = []
+    events: int = 1_000_000
 
 
 class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -174,6 +181,7 @@ def load(path: Path) -> LabFolder:
         raise ConfigError(f"{file}: {error}", "docs/labs.md describes every field") from error
     try:
         _check_attempts(lab)
+        _check_phases(lab)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error.message}", error.hint) from error
     return LabFolder(path=path, lab=lab)
@@ -192,6 +200,15 @@ def _check_attempts(lab: Lab) -> None:
         name = metric.removeprefix(attempts.METRIC)
         if name != metric and name not in ids:
             raise ConfigError(f"{metric} is named, and there is no attempt {name}", "add it to [[attempts]]")
+
+
+def _check_phases(lab: Lab) -> None:
+    for phase in lab.phases:
+        for name in phase.follows:
+            if name not in lab.options or lab.options[name].kind != "seconds":
+                raise ConfigError(
+                    f"phase {phase.name} follows {name}, which is no option in seconds", "name one of [options]"
+                )
 
 
 def names() -> list[str]:

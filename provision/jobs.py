@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from go_labs.spec import LabFolder
-from provision import labrun, payload
+from provision import labrun, options, payload
 from provision.house import START_SECONDS, House, say
 from provision.labrun import Outcome, RunRequest
 from provision.payload import Payload
@@ -91,8 +93,10 @@ def performed(job: Job, house: House) -> Iterator[Outcome]:
 
 
 def _run(job: Job, prepared: Payload, machine: Machine, staging: Path) -> Outcome:
-    request = RunRequest(folder=job.folder, options=job.options, payload=prepared, seed=job.seed, order=job.order)
-    allowed = sum(phase.timeout for phase in job.folder.lab.phases) + OVERHEAD_SECONDS
+    lab = options.stretched(job.folder.lab, job.options)
+    folder = msgspec.structs.replace(job.folder, lab=lab)
+    request = RunRequest(folder=folder, options=job.options, payload=prepared, seed=job.seed, order=job.order)
+    allowed = sum(phase.timeout for phase in lab.phases) + OVERHEAD_SECONDS
     return labrun.run_lab(request, machine, staging, Deadline.after(allowed), say)
 
 

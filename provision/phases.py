@@ -16,6 +16,7 @@ from go_labs.evidence import PhaseEvidence, WorkloadOutput
 from go_labs.spec import Phase
 from provision.ssh import Shell
 from provision.transfer import pull
+from vm import progress
 from vm.deadline import Deadline
 from vm.errors import LabFailedError, OutputError, ProbeError
 
@@ -95,7 +96,7 @@ def command(workload: Workload, phase: Phase, seed: int) -> str:
     if phase.probes:
         return (
             f"{start} ./labtrace run --plan plan.json --objects objects.o --out {out} --timeout {phase.timeout:g} "
-            f"--calibrate --max-output {OUTPUT_MIB << 20} -- {words} 2>{out}/loader.err"
+            f"--calibrate --max-output {OUTPUT_MIB << 20} --max-events {phase.events} -- {words} 2>{out}/loader.err"
         )
     if phase.tools:
         tools = " ".join(
@@ -124,7 +125,8 @@ def run(
     allowed = phase.timeout + KILL_SECONDS + (TOOL_READY_SECONDS + 60 if phase.tools else 30)
     began = time.monotonic()
     name = f"phase {phase.name} of the lab"
-    done = shell.run(command(workload, phase, seed), deadline.within(allowed), alive=alive, name=name)
+    with progress.waiting(f"phase {phase.name}", phase.seconds):
+        done = shell.run(command(workload, phase, seed), deadline.within(allowed), alive=alive, name=name)
     wall = time.monotonic() - began
     into = staging / phase.name
     into.mkdir()

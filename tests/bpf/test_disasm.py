@@ -150,7 +150,7 @@ def test_every_truncation_of_a_real_function_is_decoded_or_refused(name: str) ->
 
 def test_the_end_of_newproc1_has_a_jump_that_needs_no_single_step() -> None:
     # 0x43c338: jne in Go 1.21.13, after mov 0x30(%rsp),%rax; objdump shows the same.
-    assert disasm.find_results(decode("runtime.newproc1")) == [0x43c338]
+    assert disasm.find_results(decode("runtime.newproc1")) == [0x43C338]
 
 
 # mov 0x8(%rsp),%rax; cmp %rbx,%rcx; jne L; movq $1,0x10(%r14); L: add $0x28,%rsp; pop %rbp; ret

@@ -29,6 +29,7 @@ def test_the_timed_phase_runs_the_workload_alone_with_a_time_out_and_a_bound() -
 def test_the_traced_phase_puts_the_loader_in_front() -> None:
     command = phases.command(WORKLOAD, Phase(name="traced", sections=["forced"], probes=["mutex"], timeout=30), seed=7)
     assert "./labtrace run --plan plan.json" in command
+    assert "--max-events 1000000 " in command
     assert command.endswith(
         "-- ./mutex --phase=traced --sections=forced --seed=7 --readers=0,50 --seconds=2 2>out/traced/loader.err"
     )
