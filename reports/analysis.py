@@ -31,6 +31,7 @@ from go_labs.spec import Clock, Lab
 from reports.charts import AnyChart
 from reports.schema import Metric
 from reports.text import neutral
+from reports.timeline import FullTimeline
 from vm.errors import ConfigError
 
 Events = npt.NDArray[np.void]
@@ -156,11 +157,13 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
 
     :param metrics: named as ``lab.toml`` names them in criteria and gates.
     :param notes: plain sentences for the reader, about what the figures can and cannot say.
+    :param timelines: written into the record as files for a trace viewer.
     """
 
     metrics: list[Metric] = []
     charts: list[AnyChart] = []
     notes: list[str] = []
+    timelines: list[FullTimeline] = []
 
 
 def load(path: Path) -> Callable[[RunData], Analysis]:
