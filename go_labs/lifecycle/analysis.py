@@ -159,7 +159,7 @@ def _forced_metrics(traced: PhaseData) -> Iterable[Metric]:
         "forced.oracle_mismatches", "Forced counts that Go's tracer has otherwise", "count", traced,
         sum(ours != theirs for _, _, ours, theirs in rows) if rows else None,
         "no forced section was traced by Go, too",
-        "created, ended and waits for a channel of each forced segment, traced by probes and by Go itself", exact=True,
+        "created, ended and waits to send of each forced segment, traced by probes and by Go itself", exact=True,
     )  # fmt: skip
 
 
@@ -172,8 +172,7 @@ def _forced_rows(traced: PhaseData) -> Iterable[tuple[Segment, str, int, int]]:
         counters = traced.counters(segment)
         yield segment, "created", counters.get("created", 0), seen.created()
         yield segment, "ended", counters.get("ended", 0), seen.ended()
-        received = seen.blocked("user").get("chan receive", 0)
-        yield segment, "waited for a channel", counters.get("park:chan receive", 0), received
+        yield segment, "waited to send", counters.get("park:chan send", 0), seen.blocked().get("chan send", 0)
 
 
 # ---- the article's own method ----
@@ -455,7 +454,7 @@ def _alive(traced: PhaseData, method: Method | None) -> charts.Lines | None:
             charts.Line(
                 name="events",
                 points=[
-                    charts.LinePoint(x=(at - begin) / 1e9, y=float(count))
+                    charts.LinePoint(x=float(at - begin) / 1e9, y=float(count))
                     for at, count in zip(moments, alive, strict=True)
                 ],
             ),
