@@ -144,7 +144,7 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def duration_ns(self) -> int:
-        """Length of the wait, as the probes take it: from ``gopark`` to the ``execute`` that ran the goroutine again."""
+        """Length of the wait, as the probes take it: from ``gopark`` to ``execute`` of the goroutine again."""
         return self.end_ns - self.start_ns
 
 

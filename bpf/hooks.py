@@ -14,8 +14,8 @@ Point = Literal["pp", "ret", "entry", "branch"]
 conditional jump that is passed exactly as often and has the result already (``disasm.find_results``)."""
 
 Wanted = Literal["pp", "ret", "entry", "result"]
-"""Which point a hook asks for; ``result``: the branch where the function has one, else each RET, which costs several times
-as much."""
+"""Which point a hook asks for; ``result``: the branch where the function has one, else each RET, which costs several
+times as much."""
 
 KernelEvent = Literal["futex", "sched_switch", "syscall_enter"]
 """Programs on kernel events, the same for every binary: futex calls, threads that leave a CPU, system calls."""

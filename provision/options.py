@@ -123,7 +123,7 @@ def with_duration(lab: Lab, given: Mapping[str, str], duration: str) -> dict[str
 
 
 def stretched(lab: Lab, values: Mapping[str, str]) -> Lab:
-    """Return ``lab`` with each phase as long as the options make it (``Phase.follows``): its time-out and its length."""
+    """Return ``lab`` with time-out and length of each phase as the options make them (``Phase.follows``)."""
     return msgspec.structs.replace(lab, phases=[_fitted(phase, values) for phase in lab.phases])
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from bpf.gotrace import SegmentTrace
 from bpf.trace import EventKind, MemorySample
 from go_labs.evidence import Segment
-from reports import charts, statistics, waits
-from reports.analysis import Analysis, Events, PhaseData, RunData
+from reports import charts, lives, memory, statistics, waits
+from reports.analysis import Analysis, PhaseData, RunData
+from reports.lives import Life
 from reports.schema import Metric
 from reports.shorthand import metric, ratio, table
 from reports.statistics import median
@@ -26,11 +26,10 @@ ARTICLE = {"created": (1_842_917, 1_842_892), "waited": (43_216, 43_208), "panic
 ARTICLE_SECONDS, ARTICLE_DUMP = 3 * 3600, 30
 """Length of the article's test, and its pause between dumps, seconds."""
 
-SETTLING_SECONDS = 60.0
-"""Growth of memory is counted from here on; from a third of the soak where that is sooner."""
-
-WINDOWS = 10
-"""Memory before and after is the median of a tenth of the time that is looked at."""
+MEMORY_CAPTION = (
+    "Resident sets of the loader and the traced program from its start on. The forced sections come first; the soak is the "
+    "last and, where it was long, nearly all of it."
+)
 
 Ids = frozenset[int]
 
@@ -46,7 +45,8 @@ def analyse(run: RunData) -> Analysis:
     ]  # fmt: skip
     drawn = [
         _table(run, traced, check), _forced_table(traced), _method_table(traced, method), _alive(traced, method),
-        _lives(traced, method), _lengths(traced), _memory(traced), _soak_table(traced), _sites(traced),
+        _lives(traced, method), _lengths(traced), memory.chart(traced, MEMORY_CAPTION), _soak_table(traced),
+        lives.sites(traced, traced.segments()[1:]),
     ]  # fmt: skip
     return Analysis(
         metrics=metrics, charts=[chart for chart in drawn if chart is not None], notes=_notes(run, traced, method)
@@ -60,10 +60,6 @@ def _threshold_ns(run: RunData) -> int:
 
 def _one(phase: PhaseData, section: str) -> Segment | None:
     return next(iter(phase.segments(section)), None)
-
-
-def _ids(events: Events) -> Ids:
-    return frozenset(int(goid) for goid in events["goid"])
 
 
 # ---- the cross-check: traced events against Go's own tracer ----
@@ -105,18 +101,25 @@ def _cross_check(traced: PhaseData, threshold_ns: int) -> CrossCheck | None:
     if segment is None or seen is None or traced.trace is None:
         return None
     counters = traced.counters(segment)
-    made, ended = (_ids(traced.events_of([segment], kind)) for kind in (EventKind.CREATE, EventKind.END))
+    made, ended = (lives.ids(traced.events_of([segment], kind)) for kind in (EventKind.CREATE, EventKind.END))
     theirs = frozenset(each.id for each in seen.goroutines)
     own = frozenset(each.id for each in seen.goroutines if each.goroutine_class == "user")
     gone = frozenset(each.id for each in seen.goroutines if each.ended_ns)
     parks = traced.events_of([segment])
-    long = _ids(parks[parks["duration_ns"] >= threshold_ns]) & own
+    long = lives.ids(parks[parks["duration_ns"] >= threshold_ns]) & own
     theirs_long = frozenset(wait.goroutine for wait in seen.waits if wait.duration_ns >= threshold_ns) & own
     counts = segment.counts
     rows = (
         Row("created", "created", counts["created"], seen.created(), counters["created"], len(made ^ theirs)),
         Row("ended", "ended", counts["ended"], seen.ended(), counters["ended"], len((ended & theirs) ^ gone)),
-        Row("waited", "waited beyond the threshold", counts["held"], len(theirs_long), len(long), len(long ^ theirs_long)),
+        Row(
+            "waited",
+            "waited beyond the threshold",
+            counts["held"],
+            len(theirs_long),
+            len(long),
+            len(long ^ theirs_long),
+        ),
         Row("panicked", "panicked", counts["panics"], None, counters["panics"], None),
     )
     lost = counters["created"] - len(made) + counters["ended"] - len(ended)
@@ -188,19 +191,12 @@ class Dump:
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
-    """A goroutine by the events."""
-
-    created_ns: int
-    ended_ns: int
-
-
-@dataclass(frozen=True, slots=True)
 class Method:
     """Dumps matched to events as the article's code does it.
 
     :param seen: goroutines of the load that are in a dump at all.
-    :param began: whose first dump lies within the tolerance of their creation; ``finished``: likewise the last and their end.
+    :param began: whose first dump lies within the tolerance of their creation; ``finished``: likewise the last and
+        their end.
     :param matched: both.
     :param wrong: entries of dumps that the events know as not alive then, and the other way round.
     """
@@ -219,9 +215,9 @@ def _method(traced: PhaseData) -> Method | None:
     segment = _one(traced, "table")
     if segment is None or traced.trace is None:
         return None
-    lives = _lives_of(traced, segment)
+    found = lives.whole(traced, [segment])
     dumps = tuple(
-        Dump(int(at), int(pause), frozenset(segment.goroutines.get(f"dump-{number}", [])) & lives.keys())
+        Dump(int(at), int(pause), frozenset(segment.goroutines.get(f"dump-{number}", [])) & found.keys())
         for number, (at, pause) in enumerate(
             zip(segment.samples.get("dump_at_ns", []), segment.samples.get("dump_ns", []), strict=True)
         )
@@ -232,45 +228,38 @@ def _method(traced: PhaseData) -> Method | None:
         for goid in dump.ids:
             first.setdefault(goid, dump.at_ns)
             last[goid] = dump.at_ns
-    began = frozenset(g for g, at in first.items() if abs(at - lives[g].created_ns) < TOLERANCE_NS)
-    finished = frozenset(g for g, at in last.items() if abs(at - lives[g].ended_ns) < TOLERANCE_NS)
-    wrong = sum(_disagree(dump, lives) for dump in dumps)
-    return Method(segment, lives, dumps, frozenset(first), began, finished, began & finished, wrong)
+    began = frozenset(g for g, at in first.items() if abs(at - found[g].created_ns) < TOLERANCE_NS)
+    finished = frozenset(g for g, at in last.items() if abs(at - found[g].ended_ns) < TOLERANCE_NS)
+    wrong = sum(_disagree(dump, found) for dump in dumps)
+    return Method(segment, found, dumps, frozenset(first), began, finished, began & finished, wrong)
 
 
-def _lives_of(traced: PhaseData, segment: Segment) -> dict[int, Life]:
-    made = traced.events_of([segment], EventKind.CREATE)
-    gone = traced.events_of([segment], EventKind.END)
-    ended = dict(zip(gone["goid"].tolist(), gone["start_ns"].tolist(), strict=True))
-    pairs = zip(made["goid"].tolist(), made["start_ns"].tolist(), strict=True)
-    return {goid: Life(at, ended[goid]) for goid, at in pairs if goid in ended}
-
-
-def _disagree(dump: Dump, lives: Mapping[int, Life]) -> int:
+def _disagree(dump: Dump, known: Mapping[int, Life]) -> int:
     """Count goroutines that lived through the whole dump and are not in it, and those in it that did not live then."""
     end = dump.at_ns + dump.pause_ns
-    through = {g for g, life in lives.items() if life.created_ns <= dump.at_ns and life.ended_ns >= end}
-    touched = {g for g, life in lives.items() if life.created_ns <= end and life.ended_ns >= dump.at_ns}
+    through = {g for g, life in known.items() if life.created_ns <= dump.at_ns and life.ended_ns >= end}
+    touched = {g for g, life in known.items() if life.created_ns <= end and life.ended_ns >= dump.at_ns}
     return len(through - dump.ids) + len(dump.ids - touched)
 
 
 def _dump_metrics(traced: PhaseData, method: Method | None) -> Iterable[Metric]:
     lacking = "the section table was not traced"
-    lives = 0 if method is None else len(method.lives)
+    total = 0 if method is None else len(method.lives)
 
     def share(ids: Ids | None) -> float | None:
-        return len(ids) / lives if ids is not None and lives else None
+        return len(ids) / total if ids is not None and total else None
 
     for name, title, found, meaning in (
         ("dumps.matched_share", "Goroutines that dumps and events agree on within 50 ms",
-         share(method and method.matched), "of all created and ended: beginning and end within the article's tolerance"),
-        ("dumps.seen_share", "Goroutines that are in a dump at all", share(method and method.seen),
+         share(method.matched if method else None),
+         "of all created and ended: beginning and end within the article's tolerance"),
+        ("dumps.seen_share", "Goroutines that are in a dump at all", share(method.seen if method else None),
          "of all created and ended; the others lived between two dumps"),
     ):  # fmt: skip
         yield metric(name, title, "share", traced, found, lacking, meaning, exact=True)
     for name, title, count, meaning in (
-        ("dumps.made", "Dumps made", method and len(method.dumps), "during the load"),
-        ("dumps.wrong", "Entries of dumps that the events deny", method and method.wrong,
+        ("dumps.made", "Dumps made", len(method.dumps) if method else None, "during the load"),
+        ("dumps.wrong", "Entries of dumps that the events deny", method.wrong if method else None,
          "goroutines listed that did not live then, and goroutines that lived through the dump and are not listed"),
     ):  # fmt: skip
         yield metric(name, title, "count", traced, count, lacking, meaning, exact=True)
@@ -319,12 +308,13 @@ def _soak(traced: PhaseData) -> Iterable[Metric]:
     seconds = None if segment is None else (segment.end_ns - segment.start_ns) / 1e9
     yield metric("soak.seconds", "Length of the soak", "time", traced, seconds, lacking, "in the machine", unit="s")
     samples = _soak_samples(traced, segment)
-    for who, words in (("tracer", "the loader"), ("target", "the traced program")):
-        found = _growth(samples, who)
+    sides: tuple[tuple[memory.Who, str], ...] = (("tracer", "the loader"), ("target", "the traced program"))
+    for who, words in sides:
+        found = memory.growth(samples, who)
         yield metric(
             f"soak.{who}_growth", f"Growth of {words}'s memory", "count", traced, found,
             lacking if segment is None else "too few samples of memory; a longer soak has them",
-            f"resident set, last tenth against the first tenth after {SETTLING_SECONDS:g} s or a third of the soak",
+            f"resident set, last tenth against the first after {memory.SETTLING_SECONDS:g} s or a third of the soak",
             unit="KiB", exact=True,
         )  # fmt: skip
 
@@ -341,21 +331,6 @@ def _soak_samples(traced: PhaseData, segment: Segment | None) -> list[MemorySamp
         return []
     begin = traced.trace.target_seconds - (segment.end_ns - segment.start_ns) / 1e9
     return [sample for sample in traced.trace.memory if sample.seconds >= begin]
-
-
-def _growth(samples: Sequence[MemorySample], who: str) -> float | None:
-    """Return by how many KiB the memory of ``who`` grew once it had settled; None where too few samples are left."""
-    if not samples:
-        return None
-    begin, end = samples[0].seconds, samples[-1].seconds
-    settled = begin + min(SETTLING_SECONDS, (end - begin) / 3)
-    window = (end - settled) / WINDOWS
-    values = [(s.seconds, s.tracer_kib if who == "tracer" else s.target_kib) for s in samples]
-    first = [kib for at, kib in values if settled <= at <= settled + window]
-    last = [kib for at, kib in values if at >= end - window]
-    if not first or not last or len(values) < WINDOWS:
-        return None
-    return float(np.median(last) - np.median(first))
 
 
 # ---- charts ----
@@ -378,9 +353,10 @@ def _table(run: RunData, traced: PhaseData, check: CrossCheck | None) -> charts.
     seconds = (check.segment.end_ns - check.segment.start_ns) / 1e9
     return table(
         "cross-check", "The article's table, with sources that can be held against each other",
-        f"{seconds:.1f} s of a mixed load. The goroutines that only one of Go's tracer and the probes has are counted one by "
-        f"one; where Go's tracer has nothing, the workload's own count stands. The threshold is "
-        f"{run.provenance.options['threshold']} s. The workload's count of long waits is of those that it held on purpose. "
+        f"{seconds:.1f} s of a mixed load. The goroutines that only one of Go's tracer and the probes has are counted one "
+        f"by one; where Go's tracer has nothing, the workload's own count stands. The threshold is "
+        f"{run.provenance.options['threshold']} s. The workload's count of long waits is of those that it held on "
+        "purpose. "
         "The runtime's own count includes its own goroutines.",
         traced.name, "happened",
         {"Goroutines": "", "Workload": "", "Go's tracer": "", "Runtime's own count": "", "Traced": "", "Differ": "",
@@ -408,16 +384,16 @@ def _forced_table(traced: PhaseData) -> charts.Table | None:
 def _method_table(traced: PhaseData, method: Method | None) -> charts.Table | None:
     if method is None or not method.lives:
         return None
-    lives = len(method.lives)
+    total = len(method.lives)
     every = method.segment.parameters.get("dump", "?")
     pauses = [dump.pause_ns for dump in method.dumps]
 
     def line(words: str, count: int, why: str) -> list[charts.Cell]:
-        return [words, count, f"{100 * count / lives:.3g}%", why]
+        return [words, count, f"{100 * count / total:.3g}%", why]
 
     rows = [
-        line("created and ended, by the events", lives, "each exactly once"),
-        line("in no dump", lives - len(method.seen), "lived between two dumps"),
+        line("created and ended, by the events", total, "each exactly once"),
+        line("in no dump", total - len(method.seen), "lived between two dumps"),
         line("in a dump, beginning off by 50 ms or more", len(method.seen - method.began),
              "a dump tells that a goroutine is there, not since when"),
         line("in a dump, end off by 50 ms or more", len(method.seen - method.finished),
@@ -426,9 +402,10 @@ def _method_table(traced: PhaseData, method: Method | None) -> charts.Table | No
     ]  # fmt: skip
     return table(
         "dumps", "The article's own method on the same goroutines",
-        f"{len(method.dumps)} dumps, one each {every} (the article: 30 s), matched by goroutine id. Each stopped the world, for "
-        f"{max(pauses, default=0) / 1e6:.1f} ms at most, in which no goroutine ran. Where a dump and the events speak of the same "
-        f"moment they disagree on {method.wrong} goroutines.",
+        f"{len(method.dumps)} dumps, one each {every} (the article: 30 s), matched by goroutine id. Each stopped the world, "
+        "for "
+        f"{max(pauses, default=0) / 1e6:.1f} ms at most, in which no goroutine ran. Where a dump and the events speak "
+        f"of the same moment they disagree on {method.wrong} goroutines.",
         traced.name, "happened", {"Goroutines": "", "Number": "", "Share": "", "Why": ""}, rows,
     )  # fmt: skip
 
@@ -440,11 +417,11 @@ def _alive(traced: PhaseData, method: Method | None) -> charts.Lines | None:
     begin = min(life.created_ns for life in method.lives.values())
     end = max(life.ended_ns for life in method.lives.values())
     moments = np.linspace(begin, end, 200)
-    alive = _alive_at(method, moments)
+    alive = lives.alive(method.lives, moments)
     return charts.Lines(
         id="alive",
         title="Goroutines alive",
-        caption="By the events at every moment, and by the dumps where one was made: the dumps are right, and blind in between.",
+        caption="By the events at every moment, and by the dumps where one was made: they are right, and blind between.",
         place="time",
         phase=traced.name,
         timing=True,
@@ -466,12 +443,6 @@ def _alive(traced: PhaseData, method: Method | None) -> charts.Lines | None:
     )
 
 
-def _alive_at(method: Method, moments: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    made = np.sort([life.created_ns for life in method.lives.values()])
-    gone = np.sort([life.ended_ns for life in method.lives.values()])
-    return np.searchsorted(made, moments, "right") - np.searchsorted(gone, moments, "right")
-
-
 def _lives(traced: PhaseData, method: Method | None) -> charts.HeatMap | None:
     if method is None:
         return None
@@ -479,8 +450,8 @@ def _lives(traced: PhaseData, method: Method | None) -> charts.HeatMap | None:
     ends["start_ns"] -= ends["duration_ns"]
     return waits.heat_map(
         traced, ends, name="lives", title="Lives over time, and the dumps",
-        caption="Each cell counts goroutines created in that moment (across) that lived that long (up, logarithmic). The lines are "
-        "dumps: what lies between two of them and is shorter than the pause is in none.",
+        caption="Each cell counts goroutines created in that moment (across) that lived that long (up, logarithmic). The "
+        "lines are dumps: what lies between two of them and is shorter than the pause is in none.",
         marks={f"dump {number + 1}": dump.at_ns for number, dump in enumerate(method.dumps)},
     )  # fmt: skip
 
@@ -496,25 +467,9 @@ def _lengths(traced: PhaseData) -> charts.Ecdf | None:
     if not series:
         return None
     return charts.Ecdf(
-        id="lengths", title="How long goroutines lived", caption="Share of goroutines that had ended within the time on the axis.",
+        id="lengths", title="How long goroutines lived",
+        caption="Share of goroutines that had ended within the time on the axis.",
         place="time", phase=traced.name, timing=True, x_title="life", series=series,
-    )  # fmt: skip
-
-
-def _memory(traced: PhaseData) -> charts.Lines | None:
-    samples = [] if traced.trace is None else traced.trace.memory
-    if len(samples) < 2:
-        return None
-    lines = [
-        charts.Line(name=name, points=[charts.LinePoint(x=s.seconds, y=value(s) / 1024) for s in samples])
-        for name, value in (("loader", lambda s: s.tracer_kib), ("traced program", lambda s: s.target_kib))
-    ]
-    return charts.Lines(
-        id="memory", title="Memory on both sides",
-        caption="Resident sets of the loader and the traced program from its start on. The forced sections come first; the soak is "
-        "the last and, where it was long, nearly all of it.",
-        place="time", phase=traced.name, x_title="Time since the program's start (s)", y_title="Resident set", y_unit="MiB",
-        lines=lines,
     )  # fmt: skip
 
 
@@ -539,41 +494,21 @@ def _soak_table(traced: PhaseData) -> charts.Table | None:
     )  # fmt: skip
 
 
-def _sites(traced: PhaseData) -> charts.StackList | None:
-    """Where the goroutines were created: the function, and the go statement."""
-    made = traced.events_of(None, EventKind.CREATE)
-    made = made[made["segment"] > 0]
-    if made.size == 0:
-        return None
-    numbers, counts = np.unique(made["stack"], return_counts=True)
-    found: dict[tuple[str, ...], int] = {}
-    for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
-        frames = tuple(traced.frames(number))
-        found[frames] = found.get(frames, 0) + count
-    without = found.pop((), 0)
-    heaviest = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:12]
-    return charts.StackList(
-        id="sites", title="Where goroutines were created",
-        caption="What a goroutine runs, and the go statement that created it; the most frequent first.",
-        place="stacks", phase=traced.name, what="creations",
-        stacks=[charts.Stack(frames=list(frames), count=count) for frames, count in heaviest],
-        total=int(made.size), without=without,
-    )  # fmt: skip
-
-
 def _notes(run: RunData, traced: PhaseData, method: Method | None) -> list[str]:
     """Return what the figures can and cannot say."""
     dumps = ARTICLE_SECONDS // ARTICLE_DUMP
     created = ARTICLE["created"][0]
     notes = [
-        f"The article's {dumps} dumps could only list {created:,} goroutines if each showed {created // dumps:,} that the one before "
-        f"did not: goroutines would have to live about {ARTICLE_DUMP} s each.",
-        "A panic that nobody recovers ends the whole process, so that all panics counted here were recovered in their goroutine.",
-        f"Dumps were made each {run.provenance.options['dump']} s, not each {ARTICLE_DUMP} s: they see more than the article's "
-        "could. A dump tells how long a goroutine has waited in whole minutes only.",
+        f"The article's {dumps} dumps could only list {created:,} goroutines if each showed {created // dumps:,} that the one "
+        f"before did not: goroutines would have to live about {ARTICLE_DUMP} s each.",
+        "A panic that nobody recovers ends the whole process, so that all panics counted here were recovered.",
+        f"Dumps were made each {run.provenance.options['dump']} s, not each {ARTICLE_DUMP} s: they see more than the "
+        "article's could. A dump tells how long a goroutine has waited in whole minutes only.",
     ]
     if method is not None and "metric_created" not in method.segment.counts:
-        notes.append(f"{run.provenance.go_version} has no /sched/goroutines-created:goroutines; Go 1.26 and newer have.")
+        notes.append(
+            f"{run.provenance.go_version} has no /sched/goroutines-created:goroutines; Go 1.26 and newer have."
+        )
     if traced.trace is not None and traced.trace.losses.get("events_omitted"):
         notes.append("Records beyond the bound were counted and not kept; charts show the first part of the soak.")
     return notes
