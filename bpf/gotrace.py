@@ -37,8 +37,8 @@ Count = Annotated[int, Meta(ge=0)]
 Text = Annotated[str, Meta(max_length=500)]
 Clock = Literal["snapshot", "mark", ""]
 """What times were set by: the trace's own readings of CLOCK_MONOTONIC (Go 1.25 and newer), or the tightest of labkit's
-marks before the first segment, so that times may be early by what lay between reading the clock and marking: about a
-microsecond, several under emulation."""
+marks before the first segment, so that times are early by what lay between reading the clock and marking: about a
+microsecond; under emulation, beside probes, 35 µs were seen."""
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
