@@ -121,8 +121,8 @@ def find_returns(function: Sequence[Instruction]) -> list[int]:
 def find_results(function: Sequence[Instruction]) -> list[int] | None:
     """Return, for each RET of a decoded function, a conditional jump that is passed exactly as often.
 
-    The result is in RAX at the jump already. The kernel emulates it and must single-step a RET (``branch_setup_xol_ops``
-    in arch/x86/kernel/uprobes.c), so that a probe there costs what one at a pp point does. Go's ``releasem`` leaves one
+    The result is in RAX at the jump already. The kernel emulates it and must single-step a RET
+    (``branch_setup_xol_ops`` in arch/x86/kernel/uprobes.c), so that a probe there costs what one at a pp point does. Go's ``releasem`` leaves one
     at the end of many functions of the runtime::
 
             mov  0x40(%rsp), %rax        the result
@@ -170,7 +170,7 @@ def _is_conditional(instruction: Instruction) -> bool:
 
 
 def _leaves_result(instruction: Instruction) -> bool:
-    """Tell whether an instruction surely leads to the next one and leaves RAX alone; those that Go puts before a RET."""
+    """Tell whether an instruction surely leads to the next and leaves RAX alone; those that Go puts before a RET."""
     destination = instruction.operands.partition(",")[0]
     return (
         instruction.mnemonic in ("cmp", "test", "nop")

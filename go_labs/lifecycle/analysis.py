@@ -27,8 +27,8 @@ ARTICLE_SECONDS, ARTICLE_DUMP = 3 * 3600, 30
 """Length of the article's test, and its pause between dumps, seconds."""
 
 MEMORY_CAPTION = (
-    "Resident sets of the loader and the traced program from its start on. The forced sections come first; the soak is the "
-    "last and, where it was long, nearly all of it."
+    "Resident sets of the loader and the traced program from its start on. The forced sections come first; the soak is "
+    "the last and, where it was long, nearly all of it."
 )
 
 Ids = frozenset[int]
@@ -353,8 +353,8 @@ def _table(run: RunData, traced: PhaseData, check: CrossCheck | None) -> charts.
     seconds = (check.segment.end_ns - check.segment.start_ns) / 1e9
     return table(
         "cross-check", "The article's table, with sources that can be held against each other",
-        f"{seconds:.1f} s of a mixed load. The goroutines that only one of Go's tracer and the probes has are counted one "
-        f"by one; where Go's tracer has nothing, the workload's own count stands. The threshold is "
+        f"{seconds:.1f} s of a mixed load. The goroutines that only one of Go's tracer and the probes has are counted "
+        "one by one; where Go's tracer has nothing, the workload's own count stands. The threshold is "
         f"{run.provenance.options['threshold']} s. The workload's count of long waits is of those that it held on "
         "purpose. "
         "The runtime's own count includes its own goroutines.",
@@ -402,8 +402,8 @@ def _method_table(traced: PhaseData, method: Method | None) -> charts.Table | No
     ]  # fmt: skip
     return table(
         "dumps", "The article's own method on the same goroutines",
-        f"{len(method.dumps)} dumps, one each {every} (the article: 30 s), matched by goroutine id. Each stopped the world, "
-        "for "
+        f"{len(method.dumps)} dumps, one each {every} (the article: 30 s), matched by goroutine id. Each stopped the "
+        "world, for "
         f"{max(pauses, default=0) / 1e6:.1f} ms at most, in which no goroutine ran. Where a dump and the events speak "
         f"of the same moment they disagree on {method.wrong} goroutines.",
         traced.name, "happened", {"Goroutines": "", "Number": "", "Share": "", "Why": ""}, rows,
@@ -421,7 +421,7 @@ def _alive(traced: PhaseData, method: Method | None) -> charts.Lines | None:
     return charts.Lines(
         id="alive",
         title="Goroutines alive",
-        caption="By the events at every moment, and by the dumps where one was made: they are right, and blind between.",
+        caption="By the events at every moment, and by the dumps where one was made: right, and blind in between.",
         place="time",
         phase=traced.name,
         timing=True,
@@ -450,8 +450,8 @@ def _lives(traced: PhaseData, method: Method | None) -> charts.HeatMap | None:
     ends["start_ns"] -= ends["duration_ns"]
     return waits.heat_map(
         traced, ends, name="lives", title="Lives over time, and the dumps",
-        caption="Each cell counts goroutines created in that moment (across) that lived that long (up, logarithmic). The "
-        "lines are dumps: what lies between two of them and is shorter than the pause is in none.",
+        caption="Each cell counts goroutines created in that moment (across) that lived that long (up, logarithmic). "
+        "The lines are dumps: what lies between two of them and is shorter than the pause is in none.",
         marks={f"dump {number + 1}": dump.at_ns for number, dump in enumerate(method.dumps)},
     )  # fmt: skip
 
@@ -499,8 +499,8 @@ def _notes(run: RunData, traced: PhaseData, method: Method | None) -> list[str]:
     dumps = ARTICLE_SECONDS // ARTICLE_DUMP
     created = ARTICLE["created"][0]
     notes = [
-        f"The article's {dumps} dumps could only list {created:,} goroutines if each showed {created // dumps:,} that the one "
-        f"before did not: goroutines would have to live about {ARTICLE_DUMP} s each.",
+        f"The article's {dumps} dumps could only list {created:,} goroutines if each showed {created // dumps:,} that the "
+        f"one before did not: goroutines would have to live about {ARTICLE_DUMP} s each.",
         "A panic that nobody recovers ends the whole process, so that all panics counted here were recovered.",
         f"Dumps were made each {run.provenance.options['dump']} s, not each {ARTICLE_DUMP} s: they see more than the "
         "article's could. A dump tells how long a goroutine has waited in whole minutes only.",

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"runtime"
 	"runtime/metrics"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"kmlab/labkit"
@@ -62,10 +64,22 @@ func (o *options) soak(r *labkit.Run) error {
 	if err != nil {
 		return err
 	}
+	if err := withoutHugePages(); err != nil {
+		return err
+	}
 	warmUp()
 	s.Enter()
 	defer s.Leave()
 	return o.drive(r, s, *o.duration, *o.rate, func(time.Time) {})
+}
+
+// withoutHugePages keeps khugepaged from making 2 MiB of a few pages in the middle of the soak: memory is then what is in use.
+func withoutHugePages() error {
+	const setTHPDisable = 41 // PR_SET_THP_DISABLE, include/uapi/linux/prctl.h
+	if _, _, errno := syscall.Syscall6(syscall.SYS_PRCTL, setTHPDisable, 1, 0, 0, 0, 0); errno != 0 {
+		return fmt.Errorf("prctl(PR_SET_THP_DISABLE): %w", errno)
+	}
+	return nil
 }
 
 // warmUp lets the runtime create what it creates once: the collector's workers.
