@@ -122,8 +122,8 @@ def find_results(function: Sequence[Instruction]) -> list[int] | None:
     """Return, for each RET of a decoded function, a conditional jump that is passed exactly as often.
 
     The result is in RAX at the jump already. The kernel emulates it and must single-step a RET
-    (``branch_setup_xol_ops`` in arch/x86/kernel/uprobes.c), so that a probe there costs what one at a pp point does. Go's ``releasem`` leaves one
-    at the end of many functions of the runtime::
+    (``branch_setup_xol_ops`` in arch/x86/kernel/uprobes.c), so that a probe there costs what one at a
+    pp point does. Go's ``releasem`` leaves one at the end of many functions of the runtime::
 
             mov  0x40(%rsp), %rax        the result
             jne  1f                      <- here

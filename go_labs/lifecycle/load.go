@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	tick         = 5 * time.Millisecond
-	longLived    = 20 // goroutines that live as long as the load
+	shortTick    = 5 * time.Millisecond  // of the load that all sources look at
+	longTick     = 25 * time.Millisecond // of the soak, where each of the driver's own waits is a record, too
+	longLived    = 20                    // goroutines that live as long as the load
 	longestNap   = 20 * time.Millisecond
 	metricMade   = "/sched/goroutines-created:goroutines" // Go 1.26 and newer
 	shareHeld    = 5                                      // of 100 goroutines: wait beyond the threshold
@@ -55,7 +56,7 @@ func (o *options) table(r *labkit.Run) error {
 	}
 	dumper := newDumper(s, *o.dump)
 	warmUp()
-	return s.Traced(func() error { return o.drive(r, s, *o.load, *o.loadRate, dumper.look) })
+	return s.Traced(func() error { return o.drive(r, s, *o.load, *o.loadRate, shortTick, dumper.look) })
 }
 
 // soak runs the load for as long as wanted, and nothing beside it.
@@ -70,7 +71,7 @@ func (o *options) soak(r *labkit.Run) error {
 	warmUp()
 	s.Enter()
 	defer s.Leave()
-	return o.drive(r, s, *o.duration, *o.rate, func(time.Time) {})
+	return o.drive(r, s, *o.duration, *o.rate, longTick, func(time.Time) {})
 }
 
 // withoutHugePages keeps khugepaged from making 2 MiB of a few pages in the middle of the soak: memory is then what is in use.
@@ -91,7 +92,7 @@ func warmUp() {
 
 // drive creates goroutines at rate for length and then sees all of them end, so that nothing begins or ends at the borders of
 // the segment. look is called once in a tick.
-func (o *options) drive(r *labkit.Run, s *labkit.Segment, length time.Duration, rate int, look func(time.Time)) error {
+func (o *options) drive(r *labkit.Run, s *labkit.Segment, length time.Duration, rate int, tick time.Duration, look func(time.Time)) error {
 	before := runtime.NumGoroutine()
 	made, known := createdByRuntime()
 	l := &load{segment: s, threshold: *o.threshold, long: make(chan struct{})}
