@@ -34,6 +34,9 @@ MEMORY_CAPTION = (
     "the last and, where it was long, nearly all of it."
 )
 
+WAIT_LOSSES = ("ring_full", "expired", "map_full", "goid_failed")
+"""Losses of the probes, each of which can cost one wait its record."""
+
 Ids = frozenset[int]
 
 
@@ -72,7 +75,8 @@ def _one(phase: PhaseData, section: str) -> Segment | None:
 class Row:
     """One line of the cross-check, sets of goroutine ids where both sources know them.
 
-    :param oracle: None where Go's tracer does not record such a thing.
+    :param oracle: None where Go's tracer does not record such a thing; ``differ`` then too.
+    :param lost: of ``differ``, at most so many are explained by losses that the probes counted.
     """
 
     name: str
@@ -81,21 +85,37 @@ class Row:
     oracle: int | None
     traced: int
     differ: int | None
+    lost: int = 0
 
     @property
     def deviation(self) -> float | None:
-        """Goroutines that only one of the two has, as a share of those that Go's tracer has."""
-        return None if self.differ is None or self.oracle is None else self.differ / max(1, self.oracle)
+        """Goroutines that only one of the two has, less counted losses, as a share of those that Go's tracer has."""
+        if self.differ is None or self.oracle is None:
+            return None
+        return max(0, self.differ - self.lost) / max(1, self.oracle)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """One wait of a goroutine, CLOCK_MONOTONIC in nanoseconds."""
+
+    goid: int
+    start_ns: int
+    end_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class CrossCheck:
-    """The load that all sources looked at."""
+    """The load that all sources looked at.
+
+    :param astride: goroutines of which both have the wait, on either side of the threshold.
+    """
 
     segment: Segment
     seen: SegmentTrace
     rows: tuple[Row, ...]
     events_lost: int
+    astride: int
 
 
 def _cross_check(traced: PhaseData, threshold_ns: int) -> CrossCheck | None:
@@ -108,9 +128,11 @@ def _cross_check(traced: PhaseData, threshold_ns: int) -> CrossCheck | None:
     theirs = frozenset(each.id for each in seen.goroutines)
     own = frozenset(each.id for each in seen.goroutines if each.goroutine_class == "user")
     gone = frozenset(each.id for each in seen.goroutines if each.ended_ns)
-    parks = traced.events_of([segment])
-    long = lives.ids(parks[parks["duration_ns"] >= threshold_ns]) & own
-    theirs_long = frozenset(wait.goroutine for wait in seen.waits if wait.duration_ns >= threshold_ns) & own
+    our_waits = [wait for wait in _waits(traced, segment) if wait.goid in own]
+    their_waits = [Wait(wait.goroutine, wait.start_ns, wait.end_ns) for wait in seen.waits if wait.goroutine in own]
+    long, theirs_long = (_beyond(found, threshold_ns) for found in (our_waits, their_waits))
+    only = _unmatched(our_waits, their_waits, threshold_ns) | _unmatched(their_waits, our_waits, threshold_ns)
+    missed = sum(traced.trace.losses.get(name, 0) for name in WAIT_LOSSES)
     counts = segment.counts
     rows = (
         Row("created", "created", counts["created"], seen.created(), counters["created"], len(made ^ theirs)),
@@ -121,12 +143,36 @@ def _cross_check(traced: PhaseData, threshold_ns: int) -> CrossCheck | None:
             counts["held"],
             len(theirs_long),
             len(long),
-            len(long ^ theirs_long),
+            len(only),
+            missed,
         ),
         Row("panicked", "panicked", counts["panics"], None, counters["panics"], None),
     )
     lost = counters["created"] - len(made) + counters["ended"] - len(ended)
-    return CrossCheck(segment, seen, rows, lost)
+    return CrossCheck(segment, seen, rows, lost, len((long ^ theirs_long) - only))
+
+
+def _waits(traced: PhaseData, segment: Segment) -> list[Wait]:
+    parks = traced.events_of([segment])
+    fields = (parks["goid"].tolist(), parks["start_ns"].tolist(), parks["duration_ns"].tolist())
+    return [Wait(goid, start, start + duration) for goid, start, duration in zip(*fields, strict=True)]
+
+
+def _beyond(found: Iterable[Wait], threshold_ns: int) -> Ids:
+    return frozenset(wait.goid for wait in found if wait.end_ns - wait.start_ns >= threshold_ns)
+
+
+def _unmatched(ones: Iterable[Wait], others: Iterable[Wait], threshold_ns: int) -> Ids:
+    """Return goroutines with a wait beyond the threshold in ``ones`` that ``others`` do not have at all."""
+    known: dict[int, list[Wait]] = {}
+    for wait in others:
+        known.setdefault(wait.goid, []).append(wait)
+    return frozenset(
+        one.goid
+        for one in ones
+        if one.end_ns - one.start_ns >= threshold_ns
+        and not any(one.start_ns < other.end_ns and other.start_ns < one.end_ns for other in known.get(one.goid, []))
+    )
 
 
 def _table_metrics(traced: PhaseData, check: CrossCheck | None) -> Iterable[Metric]:
@@ -344,21 +390,24 @@ def _table(run: RunData, traced: PhaseData, check: CrossCheck | None) -> charts.
         return None
     absent = charts.Absent(why="Go's tracer does not record it")
     created = check.segment.counts.get("metric_created")
-    rows: list[list[charts.Cell]] = []
-    for row in check.rows:
-        rows.append([
+    rows: list[list[charts.Cell]] = [
+        [
             row.title, row.workload, absent if row.oracle is None else row.oracle,
             created if row.name == "created" and created is not None else None, row.traced,
             abs(row.traced - row.workload) if row.differ is None else row.differ, ARTICLE.get(row.name),
-        ])  # fmt: skip
+        ]
+        for row in check.rows
+    ]  # fmt: skip
     seconds = (check.segment.end_ns - check.segment.start_ns) / 1e9
     return table(
         "cross-check", "The article's table, with sources that can be held against each other",
         f"{seconds:.1f} s of a mixed load. The goroutines that only one of Go's tracer and the probes has are counted "
         "one by one; where Go's tracer has nothing, the workload's own count stands. The threshold is "
         f"{run.provenance.options['threshold']} s. The workload's count of long waits is of those that it held on "
-        "purpose. "
-        "The runtime's own count includes its own goroutines.",
+        "purpose. The runtime's own count includes its own goroutines. "
+        f"{check.astride} goroutines have a wait that both know, on either side of the threshold: the probe stands at "
+        "the beginning of gopark, Go's tracer a little later. Losses explain at most "
+        f"{check.rows[2].lost} waits that differ.",
         traced.name, "happened",
         {"Goroutines": "", "Workload": "", "Go's tracer": "", "Runtime's own count": "", "Traced": "", "Differ": "",
          "Article: deviation": ""},

@@ -250,3 +250,35 @@ def test_an_old_go_without_the_metric_says_so(run: RunData) -> None:
 
     assert any("has no /sched/goroutines-created" in note for note in analyse(changed).notes)
     assert not any("has no /sched/goroutines-created" in note for note in analyse(run).notes)
+
+
+def halved(run: RunData, goid: int) -> RunData:
+    """The run whose probes saw one goroutine's waits half as long."""
+    events = run.phase("traced").events.copy()
+    ours = (events["segment"] == load(run).id) & (events["kind"] == EventKind.PARK) & (events["goid"] == goid)
+    events["duration_ns"][ours] //= 2
+    return with_phase(run, events=events)
+
+
+def held(run: RunData) -> int:
+    """A goroutine that was held beyond the threshold, and not for the length of the load."""
+    own = {each.id for each in oracle(run).goroutines if each.goroutine_class == "user"}
+    return next(w.goroutine for w in oracle(run).waits if w.goroutine in own and 1e8 <= w.duration_ns < 4e8)
+
+
+def test_a_wait_that_both_know_on_either_side_of_the_threshold_is_no_deviation(run: RunData) -> None:
+    changed = halved(run, held(run))
+
+    assert figures(changed)["table.deviation"].value == 0
+    assert "1 goroutines have a wait that both know" in table(changed, "cross-check").caption
+
+
+def test_a_wait_without_its_record_deviates_unless_its_loss_was_counted(run: RunData) -> None:
+    phase = run.phase("traced")
+    goid, events = held(run), phase.events
+    changed = with_phase(run, events=events[~((events["kind"] == EventKind.PARK) & (events["goid"] == goid))])
+    assert phase.trace is not None
+    counted = msgspec.structs.replace(phase.trace, losses={**phase.trace.losses, "expired": 1})
+
+    assert (figures(changed)["table.deviation"].value or 0) > 0
+    assert figures(with_phase(changed, trace=counted))["table.deviation"].value == 0
