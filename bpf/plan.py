@@ -212,6 +212,11 @@ def _points(elf: Elf, function: Function, hook: Hook, set_name: str, version: Go
         found: list[tuple[int, Point]]
         if hook.point == "ret":
             found = [(address, "ret") for address in disasm.find_returns(code)]
+        elif hook.point == "result":
+            branches = disasm.find_results(code)
+            found = [(at, "ret") for at in disasm.find_returns(code)]
+            if branches is not None:
+                found = [(at, "branch") for at in branches]
         elif hook.point == "entry":
             found = [(function.entry, "entry")]
         else:

@@ -141,7 +141,7 @@ GOROUTINE = ProbeSet(
     name="goroutine",
     hooks=(
         *_COMMON,
-        Hook("created", "go_created", (Name("runtime.newproc1"),), point="ret"),
+        Hook("created", "go_created", (Name("runtime.newproc1"),), point="result"),
         _ENDED,
         _PANIC,
     ),

@@ -113,7 +113,7 @@ int go_lock2(struct pt_regs *ctx)
 		count(current_segment, COUNTER_chan_lock);
 		lock |= CHANNEL_LOCK;
 	}
-	if (bpf_map_update_elem(&last_lock, &tid, &lock, BPF_ANY))
+	if (put(&last_lock, &tid, &lock, BPF_ANY))
 		lost(LOSS_map_full);
 	return 0;
 }

@@ -35,7 +35,7 @@ int go_malloc(struct pt_regs *ctx)
 		return 0;
 	site = bpf_map_lookup_elem(&alloc_sites, &key);
 	if (!site) {
-		long error = bpf_map_update_elem(&alloc_sites, &key, &first, BPF_NOEXIST);
+		long error = put(&alloc_sites, &key, &first, BPF_NOEXIST);
 
 		if (!error)
 			return 0;

@@ -227,6 +227,44 @@ static __always_inline void hit(void)
 		__sync_fetch_and_add(hits, 1);
 }
 
+/*
+ * Updates and deletions, tried again where the kernel could not get at the map: up to 6.14 -EBUSY where
+ * another program holds the bucket on this CPU (htab_lock_bucket), later a time-out of its lock (rqspinlock),
+ * which an emulator causes that does not run the CPU of the holder, and a free list that could not be locked
+ * seems empty
+ * (-E2BIG).
+ */
+#define TRIES 4
+
+static __always_inline long put(void *map, const void *key, const void *value, u64 flags)
+{
+	long error = 0;
+
+#pragma clang loop unroll(full)
+	for (int i = 0; i < TRIES; i++) {
+		error = bpf_map_update_elem(map, key, value, flags);
+		if (!error || error == -EEXIST)
+			break;
+	}
+	return error;
+}
+
+/* An entry that is gone already is what was wanted: rarely, on 7.3 under load, one that was just found. */
+static __always_inline long drop(void *map, const void *key)
+{
+	long error = 0;
+
+#pragma clang loop unroll(full)
+	for (int i = 0; i < TRIES; i++) {
+		error = bpf_map_delete_elem(map, key);
+		if (!error)
+			break;
+		if (error == -ENOENT)
+			return 0;
+	}
+	return error;
+}
+
 static __always_inline int is_target(void)
 {
 	return bpf_get_current_pid_tgid() >> 32 == target_tgid;
@@ -349,7 +387,7 @@ static __always_inline u64 keep(struct stack *stack)
 		hash = 1;
 	if (bpf_map_lookup_elem(&stacks, &hash))
 		return hash;
-	error = bpf_map_update_elem(&stacks, &hash, stack, BPF_NOEXIST);
+	error = put(&stacks, &hash, stack, BPF_NOEXIST);
 	if (error && error != -EEXIST) {
 		lost(LOSS_stack_failed);
 		return 0;

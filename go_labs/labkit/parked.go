@@ -95,6 +95,26 @@ func AwaitParked(reason string, n int) error {
 	}
 }
 
+// AwaitGoroutines returns when this process has n goroutines, the runtime's own not counted. One that ended is counted until the
+// runtime has freed it, at the end of gdestroy (goexit0 in Go 1.21): once it is gone, a probe there has seen it. While goroutines
+// end, the count may be too high for a moment and never too low (gcount in runtime/proc.go). It fails after 30 s.
+func AwaitGoroutines(n int) error {
+	pause := 200 * time.Microsecond
+	for deadline := time.Now().Add(parkedPatience); ; {
+		seen := runtime.NumGoroutine()
+		if seen <= n {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.New("after " + parkedPatience.String() + " there are still " + strconv.Itoa(seen) + " goroutines instead of " + strconv.Itoa(n))
+		}
+		time.Sleep(pause)
+		if pause < 5*time.Millisecond {
+			pause *= 2
+		}
+	}
+}
+
 // GoroutineID returns the id of the calling goroutine, read from the header of its own stack dump: the one place where Go
 // shows it.
 func GoroutineID() int64 {
