@@ -126,7 +126,10 @@ class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """What one stack allocated in one segment: ``count`` objects of ``bytes`` together; ``stack`` is an index or -1."""
+    """What one stack allocated in one segment: ``count`` objects of ``bytes`` together; ``stack`` is an index or -1.
+
+    Where a program has segments, what it allocates outside of them is counted but has no site.
+    """
 
     segment: int
     stack: int

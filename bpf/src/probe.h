@@ -48,6 +48,8 @@ const volatile u32 rw_reader_semaphore_offset = 12;
 
 /* Where the target is now: written by go_mark. */
 volatile u32 current_segment = 0;
+/* Whether the target has segments at all: set by its first mark. */
+volatile u32 has_segments = 0;
 /* Address at which go_execute was first hit; less the linked address, it is the load bias. 0: the runtime has
  * not begun. */
 volatile u64 execute_ip = 0;

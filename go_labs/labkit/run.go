@@ -26,6 +26,7 @@ type Run struct {
 	segments []*Segment
 	selfTest []int64
 	wait     [1]metrics.Sample
+	heap     *heapRecorder
 }
 
 type document struct {
@@ -37,6 +38,8 @@ type document struct {
 	Segments   []*Segment         `json:"segments"`
 	Metrics    map[string]float64 `json:"metrics"`
 	Profile    []ProfileEntry     `json:"profile"`
+	Heap       []HeapEntry        `json:"heap"`
+	LeftOut    int                `json:"heap_left_out"`
 }
 
 type identities struct {
@@ -86,6 +89,7 @@ func (r *Run) document() ([]byte, error) {
 		Schema: 1, Lab: r.Lab, Go: runtime.Version(), GoMaxProcs: runtime.GOMAXPROCS(0), SelfTest: identities{r.selfTest},
 		Segments: append([]*Segment{r.own}, r.segments...), Metrics: runtimeMetrics(), Profile: []ProfileEntry{},
 	}
+	d.Heap, d.LeftOut = r.heap.entries()
 	if r.Options.Phase == "profiled" {
 		d.Profile = profile()
 	}
