@@ -13,11 +13,11 @@ Point = Literal["pp", "ret", "entry"]
 """Where in a function: the ``push %rbp`` after the stack check, each RET, or the first instruction."""
 
 KernelEvent = Literal["futex", "sched_switch", "syscall_enter"]
-"""Programs on kernel events, which are the same for every binary: futex calls, threads that leave a CPU, system calls."""
+"""Programs on kernel events, the same for every binary: futex calls, threads that leave a CPU, system calls."""
 
 Feature = Literal["locks", "runs"]
-"""What programs do besides counting: tell the lock of each wait (needs the hooks on semaphores), record each stretch that a
-goroutine runs."""
+"""What programs do besides counting: tell the lock of each wait (needs the hooks on semaphores), record each stretch
+that a goroutine runs."""
 
 EVERY_WAIT = "*"
 """In :attr:`ProbeSet.recorded`: waits for any reason."""
@@ -61,8 +61,8 @@ class ProbeSet:
     """Hooks that belong together.
 
     :param reasons: wait reasons that its programs compare with: short name → the runtime's words.
-    :param recorded: the runtime's words of wait reasons of which each wait becomes an event with its stack; a version that lacks
-        one has no such wait. :data:`EVERY_WAIT` for all.
+    :param recorded: the runtime's words of wait reasons of which each wait becomes an event with its stack; a
+        version that lacks one has no such wait. :data:`EVERY_WAIT` for all.
     :param offsets: struct fields that its programs read (``bpf.dwarf.FIELDS``).
     :param ranges: functions whose bounds its programs compare addresses with: short name → symbol.
     :param kernel: kernel events that it watches beside.

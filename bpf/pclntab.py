@@ -94,6 +94,10 @@ class FunctionTable:
                 return []
             return [self._function(int(i)) for i in np.flatnonzero(self._name_offsets == start)]
 
+    def mentions(self, name: str) -> bool:
+        """Return whether the table has ``name`` at all: where :meth:`find` finds no function, it was inlined away."""
+        return self._name_offset(name) is not None
+
     def at(self, address: int) -> Function | None:
         """Return the function that the linked ``address`` lies in.
 

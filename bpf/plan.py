@@ -18,8 +18,8 @@ from bpf.buildinfo import GoVersion, read_build_id, read_build_info
 from bpf.disasm import UndecodableError
 from bpf.dwarf import read_offsets
 from bpf.elf import Elf
+from bpf.hooks import EVERY_WAIT, Feature, Hook, KernelEvent, Point, ProbeSet
 from bpf.pclntab import Function, FunctionTable
-from bpf.hooks import EVERY_WAIT, Hook, KernelEvent, Feature, Point, ProbeSet
 from bpf.probes import find_sets
 from bpf.reasons import wait_reasons
 from vm.errors import ProbeError

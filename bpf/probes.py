@@ -1,8 +1,8 @@
 """Probe sets: which programs go at which functions of a Go program, for every Go version that the tables know.
 
-A set says what to observe (``mutex``: who waits for which lock). Each of its hooks names a program of the CO-RE object, a
-function, and a point in it; names that changed between Go versions are listed by version. Every set has the common hooks,
-so that the self-test of goroutine ids works whatever is observed.
+A set says what to observe (``mutex``: who waits for which lock). Each of its hooks names a program of the CO-RE
+object, a function, and a point in it; names that changed between Go versions are listed by version. Every set has the
+common hooks, so that the self-test of goroutine ids works whatever is observed.
 
 Wait reasons and arguments are those of Go's source, ``runtime/runtime2.go`` and the functions named.
 """
@@ -25,8 +25,19 @@ _COMMON = (
 )
 """In every set: who parks, who runs, in which segment."""
 
+_ENDED = Hook("ended", "go_ended", (Name("runtime.goexit0", until=(1, 21)), Name("runtime.gdestroy", since=(1, 22))))
+_PANIC = Hook("panic", "go_panic", (Name("runtime.gopanic"),))
+_CLOSE = Hook("close", "go_close", (Name("runtime.closechan"),), required=False)
+
 _MUTEX = "sync.Mutex.Lock"
-_CHANNEL = ("chan receive", "chan send", "select", "chan receive (nil chan)", "chan send (nil chan)", "select (no cases)")
+_CHANNEL = (
+    "chan receive",
+    "chan send",
+    "select",
+    "chan receive (nil chan)",
+    "chan send (nil chan)",
+    "select (no cases)",
+)
 
 _REASONS = MappingProxyType(
     {
@@ -86,7 +97,7 @@ SCHED = ProbeSet(
             point="ret",
         ),
         Hook("handoff_p", "go_handoff_p", (Name("runtime.handoffp"),)),
-        Hook("ended", "go_ended", (Name("runtime.goexit0", until=(1, 21)), Name("runtime.gdestroy", since=(1, 22)))),
+        _ENDED,
     ),
     reasons=_REASONS,
     recorded=(_MUTEX,),
@@ -105,7 +116,7 @@ CHANNEL = ProbeSet(
         Hook("chan.select", "go_select", (Name("runtime.selectgo"),), required=False),
         Hook("chan.handoff_send", "go_handoff_send", (Name("runtime.send"),)),
         Hook("chan.handoff_recv", "go_handoff_recv", (Name("runtime.recv"),)),
-        Hook("close", "go_close", (Name("runtime.closechan"),), required=False),
+        _CLOSE,
         Hook("lock2", "go_lock2", (Name("runtime.lock2"),)),
         Hook("futex_sleep", "go_futex_sleep", (Name("runtime.futexsleep"),)),
     ),
@@ -131,8 +142,8 @@ GOROUTINE = ProbeSet(
     hooks=(
         *_COMMON,
         Hook("created", "go_created", (Name("runtime.newproc1"),), point="ret"),
-        Hook("ended", "go_ended", (Name("runtime.goexit0", until=(1, 21)), Name("runtime.gdestroy", since=(1, 22)))),
-        Hook("panic", "go_panic", (Name("runtime.gopanic"),)),
+        _ENDED,
+        _PANIC,
     ),
     reasons=_REASONS,
     recorded=(EVERY_WAIT,),
@@ -145,7 +156,7 @@ CONTEXT = ProbeSet(
     hooks=(
         *_COMMON,
         Hook("cancel", "go_cancel", (Name("context.(*cancelCtx).cancel"),)),
-        Hook("close", "go_close", (Name("runtime.closechan"),)),
+        _CLOSE,
     ),
     reasons=_REASONS,
     recorded=(_MUTEX, *_CHANNEL),
@@ -162,7 +173,7 @@ DEFER = ProbeSet(
         Hook("defer_at", "go_defer_at", (Name("runtime.deferprocat", since=(1, 23)),), required=False),
         Hook("defer_return", "go_defer_return", (Name("runtime.deferreturn"),), required=False),
         Hook("defer_alloc", "go_defer_alloc", (Name("runtime.newdefer"),), required=False),
-        Hook("panic", "go_panic", (Name("runtime.gopanic"),)),
+        _PANIC,
     ),
     reasons=_REASONS,
     recorded=(_MUTEX,),

@@ -42,8 +42,8 @@ EVENT = np.dtype(
 
 ``start_ns`` is CLOCK_MONOTONIC of the machine, ``duration_ns`` nanoseconds, ``address`` the object waited for (a
 runtime address, 0 where there is none), ``stack`` an index into :attr:`Trace.stacks` or -1, ``kind`` an
-:class:`EventKind`, ``reason`` the Go version's own number of the wait reason. What ``object``, ``value`` and ``reason`` hold
-otherwise, the kind says; what it does not name is 0.
+:class:`EventKind`, ``reason`` the Go version's own number of the wait reason. What ``object``, ``value`` and
+``reason`` hold otherwise, the kind says; what it does not name is 0.
 """
 
 
@@ -51,15 +51,16 @@ class EventKind(IntEnum):
     """What a record of ``events.bin`` tells (``enum kind`` of ``bpf/src/shared.h``)."""
 
     PARK = 1
-    """A goroutine waited, from ``gopark`` to the ``execute`` that ran it again: ``address`` of the lock or channel, ``stack`` of
-    the one who waited."""
+    """A goroutine waited, from ``gopark`` to the ``execute`` that ran it again: ``address`` of the lock or channel,
+    ``stack`` of the one who waited."""
 
     RUN = 2
-    """A goroutine ran on thread ``tid``: ``value`` is its P, ``object`` nanoseconds from ready to running (0: not seen),
-    ``reason`` how it ended: a wait reason, or a :class:`Ran`."""
+    """A goroutine ran on thread ``tid``: ``value`` is its P, ``object`` nanoseconds from ready to running (0: not
+    seen), ``reason`` how it ended: a wait reason, or a :class:`Ran`."""
 
     CREATE = 3
-    """A goroutine was created: ``goid`` the new one, ``value`` its parent, ``stack`` its function and the go statement."""
+    """A goroutine was created: ``goid`` the new one, ``value`` its parent, ``stack`` its function and the go
+    statement."""
 
     END = 4
     """A goroutine ended; ``duration_ns`` is its life, 0 where its creation was not seen."""
@@ -154,8 +155,8 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     :param target_seconds: from letting the target go to its end.
     :param load_bias: runtime address minus linked address; 0 where the binary is no PIE.
     :param threads: threads of the target from which at least one probe hit came.
-    :param counters: counter name → count, by segment (:data:`OUTSIDE` for what lies in none); parks also by the runtime's words
-        of the wait reason, ``park:chan receive``.
+    :param counters: counter name → count, by segment (:data:`OUTSIDE` for what lies in none); parks also by the
+        runtime's words of the wait reason, ``park:chan receive``.
     :param losses: what was not recorded, by reason; all zero in a trace that is complete.
     :param hits: by probe id of the plan.
     :param programs: by program name of the plan; ``run_ns`` covers the program alone, not the trap that led to it.

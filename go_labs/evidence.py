@@ -119,6 +119,31 @@ class PhaseEvidence(msgspec.Struct, frozen=True, kw_only=True):
     failed: Literal["", "workload", "output", "probe", "tools"] = ""
 
 
+class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one attempt of ``lab.toml``.
+
+    :param done: whether it was possible.
+    :param words: of whoever refused it (kernel, bpftool, the workload's function table), or what bpftool printed.
+        Untrusted.
+    :param facts: what stands beside it: ``errno``, ``symbols`` looked through, ``fields`` that are there.
+    :param untried: why it could not be tried; ``done`` then says nothing.
+    """
+
+    id: str
+    what: str
+    done: bool
+    words: str = ""
+    facts: dict[str, int | str | list[str]] = {}
+    untried: str = ""
+
+
+class Attempts(msgspec.Struct, frozen=True, kw_only=True):
+    """``attempts.json``: the attempts of a run, in the order of ``lab.toml``."""
+
+    schema: Literal[1]
+    attempts: list[AttemptResult]
+
+
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run came from: enough to make it again, and to know what it may be compared with."""
 
@@ -155,7 +180,11 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """``evidence.json``."""
+    """``evidence.json``.
+
+    :param files: role → file name, of what belongs to no phase: ``plan``, ``console``, ``kernel_log``, ``attempts``
+        (:class:`Attempts`; absent where the lab has none, or the machine was lost before).
+    """
 
     schema: int
     lab: str

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from go_labs import attempts
 from vm.errors import ConfigError, UsageError
 
 LABS = Path(__file__).resolve().parent
@@ -103,6 +104,20 @@ class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     meaning: str
 
 
+class Attempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Something that is tried on the machine, once per run and before the phases; metric ``attempt.ID`` is 1 or 0.
+
+    :param what: ``kprobe:SYMBOL`` and others, see :mod:`go_labs.attempts`.
+    :param meaning: one sentence, what it shows.
+    :param control: one that must succeed: where it does not, the refusals of its kind show nothing.
+    """
+
+    id: str
+    what: str
+    meaning: str
+    control: bool = False
+
+
 class Lab(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``lab.toml``.
 
@@ -126,6 +141,7 @@ class Lab(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     seconds: float
     options: dict[str, Option] = {}
     phases: list[Phase]
+    attempts: list[Attempt] = []
     claims: list[Claim] = []
     gates: list[Gate] = []
 
@@ -146,7 +162,8 @@ class LabFolder(msgspec.Struct, frozen=True, kw_only=True):
 def load(path: Path) -> LabFolder:
     """Read the lab in folder ``path``.
 
-    :raises ConfigError: ``lab.toml`` is missing, is not TOML or does not fit; the message has the field's path.
+    :raises ConfigError: ``lab.toml`` is missing, is not TOML or does not fit; the message has the field's path. Or an
+        attempt cannot be meant, or a criterion or gate names one that is not there.
     """
     file = path / "lab.toml"
     if not file.is_file():
@@ -155,7 +172,26 @@ def load(path: Path) -> LabFolder:
         lab = msgspec.toml.decode(file.read_bytes(), type=Lab)
     except msgspec.DecodeError as error:
         raise ConfigError(f"{file}: {error}", "docs/labs.md describes every field") from error
+    try:
+        _check_attempts(lab)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error.message}", error.hint) from error
     return LabFolder(path=path, lab=lab)
+
+
+def _check_attempts(lab: Lab) -> None:
+    ids: set[str] = set()
+    for attempt in lab.attempts:
+        attempts.check_id(attempt.id)
+        attempts.parse(attempt.what)
+        if attempt.id in ids:
+            raise ConfigError(f"attempt {attempt.id} is there twice", "give each its own id")
+        ids.add(attempt.id)
+    named = [criterion.metric for claim in lab.claims for criterion in claim.criteria]
+    for metric in (*named, *(gate.metric for gate in lab.gates)):
+        name = metric.removeprefix(attempts.METRIC)
+        if name != metric and name not in ids:
+            raise ConfigError(f"{metric} is named, and there is no attempt {name}", "add it to [[attempts]]")
 
 
 def names() -> list[str]:

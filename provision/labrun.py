@@ -22,7 +22,7 @@ from bpf import trace
 from bpf.symbols import symbols_of
 from go_labs.evidence import EVIDENCE_SCHEMA, Evidence, PhaseEvidence, Provenance
 from go_labs.spec import LabFolder, Phase
-from provision import hostfacts, payload
+from provision import attempts, hostfacts, payload
 from provision.payload import Payload
 from provision.phases import Workload, failure, run
 from provision.ssh import Shell, connect
@@ -37,6 +37,9 @@ GUEST_FOLDER = "/lab"
 
 PLAN = "plan.json"
 """Name of the workload's probe plan in the staging folder."""
+
+ATTEMPTS = "attempts.json"
+"""Name of what came of the lab's attempts, likewise."""
 
 GUEST_FACTS = (
     "uname -r; cat /proc/cmdline; cat /sys/devices/system/clocksource/clocksource0/current_clocksource; "
@@ -152,6 +155,12 @@ def _run_phases(
     push(shell, request.payload.files, workload.folder, deadline)
     shell.run(f"ln -s {kit.folder}/* {workload.folder}/", deadline).check()
     journal.timings["push_seconds"] = time.monotonic() - began
+    if lab.attempts:
+        began = time.monotonic()
+        progress("attempts")
+        tried = attempts.run(shell, lab, workload.folder, request.payload.binary, deadline, machine.check)
+        (staging / ATTEMPTS).write_bytes(msgspec.json.format(msgspec.json.encode(tried), indent=1))
+        journal.timings["attempts_seconds"] = time.monotonic() - began
     first: LabError | None = None
     for phase in lab.phases:
         progress(f"phase {phase.name}")
@@ -200,7 +209,7 @@ def _write_evidence(
     facts: dict[str, object] = {"guest": journal.guest, "host_load": hostfacts.load()}
     if error is not None:
         facts["error"] = {"class": type(error).__name__, "message": error.message, "exit_code": error.exit_code}
-    logs = {"plan": PLAN, "console": "console.log", "kernel_log": "kernel.log"}
+    logs = {"plan": PLAN, "console": "console.log", "kernel_log": "kernel.log", "attempts": ATTEMPTS}
     files = {role: name for role, name in logs.items() if (staging / name).exists()}
     evidence = Evidence(
         schema=EVIDENCE_SCHEMA,

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import bpf.build
 from bpf import plan
-from bpf.plan import Plan, plan_for
+from bpf.elf import Elf
+from bpf.plan import Plan, make_plan, plan_for
+from bpf.probes import find_sets
 from go_labs.spec import LabFolder
 from provision import gobuild, toolchains
 from provision.lean import lean
@@ -70,7 +72,7 @@ def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot
         toolchain = toolchains.go_for(go_version, layout)
         binary = gobuild.build(folder.path, toolchain, layout)
         sets = sorted({name for phase in folder.lab.phases for name in phase.probes})
-        probe_plan = plan_for(binary, sets)
+        probe_plan = make_plan(Elf.open(binary), find_sets(sets) if sets else [])
         _check_marks(folder, probe_plan)
         pushed, pushed_plan = lean(binary, probe_plan, layout, tools)
         encoded = plan.to_json(pushed_plan)
@@ -91,6 +93,7 @@ def kit(layout: Layout, tools: ToolsRoot) -> Kit:
         "calibration.json": plan.to_json(plan_for(loader, ["calibration"])),
         "objects.o": bpf.build.objects(layout, tools),
         "with_tools.sh": GUEST_SCRIPTS / "with_tools.sh",
+        "attempts.py": GUEST_SCRIPTS / "attempts.py",
     }
     scripts = (*BPF.glob("bcc/*.py"), *BPF.glob("bpftrace/*.py"), *BPF.glob("bpftrace/*.bt"))
     files |= {f"tools/{script.parent.name}/{script.name}": script for script in scripts}

@@ -26,11 +26,12 @@ import numpy.typing as npt
 
 from bpf.plan import Plan
 from bpf.trace import EVENT, EventKind, Trace
-from go_labs.evidence import Provenance, Segment, WorkloadOutput
+from go_labs.evidence import AttemptResult, Provenance, Segment, WorkloadOutput
 from go_labs.spec import Clock, Lab
 from reports.charts import AnyChart
 from reports.schema import Metric
 from reports.text import neutral
+from reports.timeline import FullTimeline
 from vm.errors import ConfigError
 
 Events = npt.NDArray[np.void]
@@ -118,13 +119,18 @@ class PhaseData:
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """All that a run left, read and validated; ``kernel_log`` is the machine's, by line, untrusted."""
+    """All that a run left, read and validated; ``kernel_log`` is the machine's, by line, untrusted.
+
+    :param attempts: what came of the lab's attempts, by id; ``attempts_error``: why there are none.
+    """
 
     lab: Lab
     provenance: Provenance
     phases: Mapping[str, PhaseData]
     facts: Mapping[str, Any] = field(default_factory=dict)
     kernel_log: Sequence[str] = ()
+    attempts: Mapping[str, AttemptResult] = field(default_factory=dict)
+    attempts_error: str = ""
 
     @property
     def clock(self) -> Clock:
@@ -151,11 +157,13 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
 
     :param metrics: named as ``lab.toml`` names them in criteria and gates.
     :param notes: plain sentences for the reader, about what the figures can and cannot say.
+    :param timelines: written into the record as files for a trace viewer.
     """
 
     metrics: list[Metric] = []
     charts: list[AnyChart] = []
     notes: list[str] = []
+    timelines: list[FullTimeline] = []
 
 
 def load(path: Path) -> Callable[[RunData], Analysis]:

@@ -17,8 +17,8 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from reports import plots, record, text
-from reports.charts import EcdfSeries, Place, Table
+from reports import flame_plot, plots, record, text, timeline_plot
+from reports.charts import Absent, EcdfSeries, Place, Table
 from reports.schema import OUTCOMES, Equality, Metric, Outcome, Point, Record
 from vm.errors import DiskFullError, RecordError
 
@@ -136,9 +136,15 @@ def _environment() -> jinja2.Environment:
         "heat_plot": plots.heat_plot,
         "line_plot": plots.line_plot,
         "ecdf_plot": plots.ecdf_plot,
+        "box_plot": plots.box_plot,
+        "timeline_plot": timeline_plot.timeline_plot,
+        "flame_plot": flame_plot.flame_plot,
+        "difference_rows": flame_plot.difference_rows,
+        "amount": flame_plot.amount,
         "funnel_rows": plots.funnel_rows,
         "bar_rows": plots.bar_rows,
         "numeric": numeric,
+        "is_absent": lambda cell: isinstance(cell, Absent),
         "percentile": percentile,
         "point_of": _point_of,
         "maximum_rows": MAXIMUM_ROWS,

@@ -13,6 +13,7 @@
 ``probe.missing``          probes that the plan could not place
 ``probe.pp_ns``            cost of one hit at a pp point, calibrated on this machine; ``probe.entry_ns`` at an entry
 ``probe.cost_share``       hits × their cost, as a share of the CPU time that the machine had in the traced phase
+``attempt.ID``             1 where the lab's attempt ID was possible, 0 where it was refused (``reports.attempts``)
 ``phases.failed``          phases without a whole result
 ``kernel.splats``          warnings, oopses, stalls and the like in the kernel's log
 =========================  ============================================================================================
@@ -24,6 +25,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from bpf.trace import ProbeCost
+from reports import attempts
 from reports.analysis import PhaseData, RunData
 from reports.schema import Equality, Kind, Loss, Metric
 
@@ -91,7 +93,14 @@ def equality(run: RunData) -> list[Equality]:
 
 def generic(run: RunData) -> list[Metric]:
     """Return the metrics of the table above; what could not be measured has its reason."""
-    return [*_forced(run), *_self_test(run), *_probes(run), _failed(run), _splats(run)]
+    return [
+        *_forced(run),
+        *_self_test(run),
+        *_probes(run),
+        *attempts.metrics(run),
+        _failed(run),
+        _splats(run),
+    ]
 
 
 def _reason(run: RunData, what: str) -> str:

@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reports.charts import Bars, Ecdf, Funnel, HeatMap, Line, Lines
+from reports.chart_checks import five
+from reports.charts import Bars, Ecdf, Funnel, HeatMap, Line, Lines, QuantileBoxes
 from reports.text import duration, number, quantity
 
 SIDE = 1000
@@ -141,7 +142,7 @@ def heat_plot(chart: HeatMap) -> HeatPlot:
     sums = [sum(row) for row in chart.counts]
     busiest = max(range(len(sums)), key=sums.__getitem__)
     summary = (
-        f"{number(total)} waits; most, {number(sums[busiest])}, lasted {duration(chart.y_edges[busiest])} "
+        f"{number(total)} {chart.what}; most, {number(sums[busiest])}, lasted {duration(chart.y_edges[busiest])} "
         f"to {duration(chart.y_edges[busiest + 1])}; at most {number(highest)} in one cell"
     )
     rows = tuple(
@@ -151,10 +152,10 @@ def heat_plot(chart: HeatMap) -> HeatPlot:
     )
     inside = [mark for mark in chart.marks if x.low <= mark.x <= x.high]
     marks = tuple(sorted((Tick(round(x.at(mark.x) * 100, 2), mark.label) for mark in inside), key=lambda t: t.at))
-    return HeatPlot(x, y, tuple(layers), marks, _numbers(marks), summary, rows)
+    return HeatPlot(x, y, tuple(layers), marks, mark_numbers(marks), summary, rows)
 
 
-def _numbers(marks: Sequence[Tick]) -> tuple[Tick, ...]:
+def mark_numbers(marks: Sequence[Tick]) -> tuple[Tick, ...]:
     """Return where the number of each mark is written: above it, or as far to the right as its neighbour asks."""
     placed: list[Tick] = []
     for number_of, mark in enumerate(marks, 1):
@@ -308,3 +309,45 @@ def bar_rows(chart: Bars) -> list[Row]:
         )
         for bar in chart.bars
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class BoxRow:
+    """A group's quantiles in percent of the axis, None where there is none, and the same as text."""
+
+    label: str
+    n: int
+    places: tuple[float | None, ...]
+    values: tuple[str, ...]
+    absent: str
+
+
+@dataclass(frozen=True, slots=True)
+class BoxPlot:
+    """Quantiles by group over a common axis."""
+
+    x: Axis
+    rows: tuple[BoxRow, ...]
+
+
+def box_plot(chart: QuantileBoxes) -> BoxPlot:
+    """Return the drawing of ``chart``; a linear axis starts at zero."""
+    values = [value for group in chart.groups for value in five(group)] or [0.0, 1.0]
+    low, high = min(values), max(values)
+    if chart.log and low > 0:
+        x = log_axis(low, high, chart.unit, wanted=6)
+    else:
+        x = linear_axis(min(0.0, low), high, chart.unit)
+    rows = []
+    for group in chart.groups:
+        five_values = (group.p5, group.p25, group.p50, group.p75, group.p95)
+        rows.append(
+            BoxRow(
+                label=group.label,
+                n=group.n,
+                places=tuple(None if value is None else round(x.at(value) * 100, 2) for value in five_values),
+                values=tuple("" if value is None else quantity(value, chart.unit) for value in five_values),
+                absent=group.absent,
+            )
+        )
+    return BoxPlot(x, tuple(rows))

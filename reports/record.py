@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,11 +22,13 @@ import msgspec
 
 from go_labs.evidence import Evidence
 from go_labs.spec import LabFolder
+from reports import attempts, schema, staging, verdicts, waits
 from reports import metrics as generic_metrics
-from reports import schema, staging, verdicts, waits
 from reports.analysis import Analysis, PhaseData, RunData, load
+from reports.charts import AnyChart
 from reports.schema import Artefact, LabNote, Metric, PhaseNote, Record
 from reports.text import neutral
+from reports.timeline import SUFFIX
 from vm.errors import ConfigError, DiskFullError, LabError, RecordError
 from vm.version import VERSION
 
@@ -34,6 +37,8 @@ RUN = "run.json"
 
 REPORT = "report.html"
 """The page, made from ``run.json`` alone."""
+
+_TIMELINE = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 _DERIVED = frozenset({RUN, REPORT})
 
@@ -53,6 +58,7 @@ def seal(folder_of_run: Path, folder: LabFolder, runs: Path) -> Path:
         verdicts.check(folder.lab)
         analysis = analyse(run, folder)
         _copy_lab(folder, folder_of_run / "lab")
+        analysis = _with_timelines(analysis, folder_of_run)
         name = record_name(evidence, (folder_of_run / staging.EVIDENCE).read_bytes())
         record = _record(name, evidence, run, analysis, artefacts(folder_of_run, evidence))
         _write(folder_of_run / RUN, schema.encode(record))
@@ -85,7 +91,7 @@ def analyse(run: RunData, folder: LabFolder) -> Analysis:
     shared = generic_metrics.generic(run)
     if folder.analysis is None:
         charts = [chart for phase in generic_metrics.phases_with_trace(run) for chart in waits.generic(phase)]
-        return Analysis(metrics=_clocked(shared, run), charts=charts)
+        return Analysis(metrics=_clocked(shared, run), charts=[*_tried(run), *charts])
     function = load(folder.analysis)
     try:
         own = function(run)
@@ -104,7 +110,13 @@ def analyse(run: RunData, folder: LabFolder) -> Analysis:
         raise ConfigError(
             f"{folder.analysis} gives metrics that every lab has: {', '.join(sorted(taken))}", "rename them"
         )
-    return Analysis(metrics=_clocked([*own.metrics, *shared], run), charts=own.charts, notes=own.notes)
+    metrics = _clocked([*own.metrics, *shared], run)
+    return msgspec.structs.replace(own, metrics=metrics, charts=[*_tried(run), *own.charts])
+
+
+def _tried(run: RunData) -> list[AnyChart]:
+    tried = attempts.table(run)
+    return [] if tried is None else [tried]
 
 
 def _clocked(metrics: list[Metric], run: RunData) -> list[Metric]:
@@ -146,9 +158,15 @@ def artefacts(folder: Path, evidence: Evidence) -> list[Artefact]:
             continue
         if path.is_symlink() or not path.is_file():
             raise RecordError(f"{neutral(name)} is neither a file nor a folder", "a record holds plain files only")
-        role = roles.get(name, "evidence" if name == staging.EVIDENCE else "the lab" if name.startswith("lab/") else "")
+        role = roles.get(name) or _role(name)
         found.append(Artefact(path=name, role=role, size=path.stat().st_size, sha256=sha256(path)))
     return found
+
+
+def _role(name: str) -> str:
+    if name.endswith(SUFFIX):
+        return "timeline for a trace viewer"
+    return "evidence" if name == staging.EVIDENCE else "the lab" if name.startswith("lab/") else ""
 
 
 def sha256(path: Path) -> str:
@@ -213,6 +231,34 @@ def _copy_lab(folder: LabFolder, target: Path) -> None:
     shutil.copyfile(folder.path / "lab.toml", target / "lab.toml")
     if folder.analysis is not None:
         shutil.copyfile(folder.analysis, target / "analysis.py")
+
+
+def _with_timelines(analysis: Analysis, folder: Path) -> Analysis:
+    """Write the full timelines of ``analysis`` into ``folder``; what a file lacks or had to cut is told in a note.
+
+    :raises ConfigError: a timeline's name is no plain word, or is there twice.
+    """
+    if not analysis.timelines:
+        return analysis
+    from reports import perfetto  # its protos take time to import, which a record without a timeline does not pay
+
+    notes = list(analysis.notes)
+    taken: set[str] = set()
+    for full in analysis.timelines:
+        if not _TIMELINE.fullmatch(full.name) or full.name in taken:
+            raise ConfigError(
+                f"the analysis names a timeline {full.name!r}", "lower-case letters, digits and -, each name once"
+            )
+        taken.add(full.name)
+        written = perfetto.encode(full)
+        _write(folder / full.path, written.data)
+        for count, words in (
+            (written.overlapping, "slices overlapped the next one on their track and were cut there"),
+            (written.omitted, "later runs and instants were left out"),
+        ):
+            if count:
+                notes.append(f"{full.path}: {count} {words}.")
+    return msgspec.structs.replace(analysis, notes=notes)
 
 
 def _write(path: Path, data: bytes) -> None:

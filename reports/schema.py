@@ -15,7 +15,8 @@ from typing import Literal
 import msgspec
 
 from go_labs.evidence import Provenance
-from reports.charts import AnyChart, Funnel, HeatMap, Table
+from reports.chart_checks import problems as chart_problems
+from reports.charts import AnyChart, Timeline
 from vm.errors import RecordError
 
 SCHEMA = 1
@@ -63,6 +64,7 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     :param timing: derived from times (a ratio of two durations, say); implied by kinds ``time`` and ``rate``.
     :param exact: computed from counters alone, so that a lost event record (not a lost count) leaves it whole.
     :param series: the same figure by parameters, for tables and charts.
+    :param words: of whoever refused what it counts, where somebody did.
     :param meaning: one sentence: what it counts, and what it would be if nothing happened.
     """
 
@@ -79,6 +81,7 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     timing: bool = False
     exact: bool = False
     series: list[Point] = []
+    words: str = ""
     meaning: str = ""
 
     @property
@@ -261,7 +264,6 @@ def decode(data: bytes, name: str = "run.json") -> Record:
 
 
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
-_CHART_ID = re.compile(r"[a-z][a-z0-9-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -286,7 +288,10 @@ def _problems(record: Record) -> Iterator[str]:
     for metric in record.metrics:
         yield from _metric_problems(metric)
     for chart in record.charts:
-        yield from _chart_problems(chart)
+        yield from chart_problems(chart)
+        trace = chart.trace if isinstance(chart, Timeline) else ""
+        if trace and trace not in {artefact.path for artefact in record.artefacts}:
+            yield f"chart {chart.id} leads to {trace!r}, which the record does not have"
     for artefact in record.artefacts:
         if not _SHA256.fullmatch(artefact.sha256) or artefact.size < 0:
             yield f"artefact {artefact.path} has no SHA-256 or size"
@@ -317,20 +322,3 @@ def _metric_problems(metric: Metric) -> Iterator[str]:
         interval = point.interval
         if interval is not None and not (0 < interval.level < 1 and interval.low <= interval.high):
             yield f"{where} has an interval that is none: {interval.low} to {interval.high} at {interval.level}"
-
-
-def _chart_problems(chart: AnyChart) -> Iterator[str]:
-    if not _CHART_ID.fullmatch(chart.id):
-        yield f"chart {chart.id!r} is no plain id"
-    if isinstance(chart, HeatMap):
-        rows, columns = len(chart.y_edges) - 1, len(chart.x_edges) - 1
-        if rows < 1 or columns < 1 or chart.y_edges[0] <= 0:
-            yield f"chart {chart.id} has no cells"
-        elif len(chart.counts) != rows or any(len(row) != columns for row in chart.counts):
-            yield f"chart {chart.id} has counts that do not fit its edges"
-        elif rows * columns > 20_000:
-            yield f"chart {chart.id} has {rows * columns} cells; bin it to 20000 at most"
-    if isinstance(chart, Table) and any(len(row) != len(chart.columns) for row in chart.rows):
-        yield f"chart {chart.id} has a row that does not fit its columns"
-    if isinstance(chart, Funnel) and not chart.steps:
-        yield f"chart {chart.id} has no steps"

@@ -15,7 +15,16 @@ import msgspec
 
 from bpf import plan as plans
 from bpf import trace as traces
-from go_labs.evidence import EVIDENCE_SCHEMA, Evidence, Histogram, PhaseEvidence, Segment, WorkloadOutput
+from go_labs.evidence import (
+    EVIDENCE_SCHEMA,
+    AttemptResult,
+    Attempts,
+    Evidence,
+    Histogram,
+    PhaseEvidence,
+    Segment,
+    WorkloadOutput,
+)
 from go_labs.spec import Lab
 from reports.analysis import Events, PhaseData, RunData, no_events
 from reports.text import neutral
@@ -34,6 +43,12 @@ MAXIMUM_EVENTS = 768 * 2**20
 
 MAXIMUM_LOG = 4 * 2**20
 """Bytes of the kernel's log that are looked at."""
+
+MAXIMUM_ATTEMPTS = 2 * 2**20
+"""Bytes of ``attempts.json``."""
+
+MAXIMUM_WORDS = 400
+"""Characters that are kept of the answer to an attempt."""
 
 MAXIMUM_STRING = 500
 """Characters of one name or value that a workload prints."""
@@ -54,7 +69,16 @@ def read(staging: Path, lab: Lab) -> tuple[Evidence, RunData]:
         _inside(staging, name)
     phases = {phase.name: _phase(staging, evidence.files, phase, lab.name) for phase in evidence.phases}
     log = _log(staging, evidence.files.get("kernel_log"))
-    run = RunData(lab=lab, provenance=evidence.provenance, phases=phases, facts=evidence.facts, kernel_log=log)
+    attempts, attempts_error = _attempts(staging, evidence.files.get("attempts"))
+    run = RunData(
+        lab=lab,
+        provenance=evidence.provenance,
+        phases=phases,
+        facts=evidence.facts,
+        kernel_log=log,
+        attempts=attempts,
+        attempts_error=attempts_error,
+    )
     return evidence, run
 
 
@@ -100,6 +124,32 @@ def _log(staging: Path, name: str | None) -> list[str]:
         return []
     with (staging / name).open("rb") as file:
         return file.read(MAXIMUM_LOG).decode("utf-8", "replace").splitlines()
+
+
+def _attempts(staging: Path, name: str | None) -> tuple[dict[str, AttemptResult], str]:
+    """Return results by attempt, made safe to show, and why there are none where the file does not hold together."""
+    if name is None:
+        return {}, ""
+    try:
+        found = msgspec.json.decode(_bounded(staging / name, MAXIMUM_ATTEMPTS), type=Attempts)
+    except (OutputError, OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        return {}, neutral(f"{name} holds no results of attempts: {error}")
+    return {result.id: _neutral_attempt(result) for result in found.attempts}, ""
+
+
+def _neutral_attempt(result: AttemptResult) -> AttemptResult:
+    def safe(value: int | str | list[str]) -> int | str | list[str]:
+        if isinstance(value, list):
+            return [neutral(each, limit=100) for each in value[:100]]
+        return value if isinstance(value, int) else neutral(value, limit=100)
+
+    return msgspec.structs.replace(
+        result,
+        what=neutral(result.what, MAXIMUM_WORDS),
+        words=neutral(result.words, MAXIMUM_WORDS),
+        facts={neutral(name, limit=100): safe(value) for name, value in list(result.facts.items())[:20]},
+        untried=neutral(result.untried, MAXIMUM_WORDS),
+    )
 
 
 def _phase(staging: Path, shared: dict[str, str], evidence: PhaseEvidence, lab: str) -> PhaseData:
@@ -201,8 +251,9 @@ def _workload_problems(output: WorkloadOutput, lab: str) -> list[str]:
     ids = [segment.id for segment in output.segments]
     if len(set(ids)) != len(ids) or any(not 1 <= number <= traces.SELF_TEST for number in ids):
         problems.append("segment ids are not unique numbers of 1 to 511")
-    lists = (values for s in output.segments for values in (*s.samples.values(), *s.goroutines.values()))
-    if sum(len(values) for values in lists) > MAXIMUM_SAMPLES:
+    samples = sum(len(values) for segment in output.segments for values in segment.samples.values())
+    goroutines = sum(len(ids) for segment in output.segments for ids in segment.goroutines.values())
+    if samples + goroutines > MAXIMUM_SAMPLES:
         problems.append(f"it has more than {MAXIMUM_SAMPLES} samples and goroutines")
     for segment in output.segments:
         problems += _segment_problems(segment)

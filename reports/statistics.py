@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from reports.charts import Quantiles
 from reports.schema import Interval
 
 Floats = npt.NDArray[np.float64]
@@ -184,3 +185,37 @@ def ecdf(values: Numbers, points: int = 200) -> tuple[list[float], list[float]]:
     exact = np.ceil(np.array([0.5, 0.9, 0.99]) * array.size - 1e-9).astype(np.int64) - 1
     ranks = np.unique(np.concatenate([spaced, np.maximum(exact, 0)]))
     return [float(v) for v in array[ranks]], [float(r + 1) / array.size for r in ranks]
+
+
+TWENTIETHS, QUARTERS = 20, 4
+"""Values from which on one in twenty, and one in four, is at least one value."""
+
+
+def quantiles(label: str, values: Numbers, absent: str = "no values") -> Quantiles:
+    """Return five quantiles of ``values``, interpolated (Hyndman and Fan 1996, type 7, numpy's default).
+
+    The outer ones are None below :data:`TWENTIETHS` and :data:`QUARTERS` values.
+
+    :param absent: why there are none, where there are none.
+    :raises ValueError: a value is not finite.
+    """
+    array = _floats(values)
+    n = int(array.size)
+    if n == 0:
+        return Quantiles(label=label, n=0, absent=absent)
+    p5, p25, p50, p75, p95 = (float(q) for q in np.quantile(array, [0.05, 0.25, 0.5, 0.75, 0.95]))
+    outer, inner = n >= TWENTIETHS, n >= QUARTERS
+    return Quantiles(
+        label=label,
+        n=n,
+        p5=p5 if outer else None,
+        p25=p25 if inner else None,
+        p50=p50,
+        p75=p75 if inner else None,
+        p95=p95 if outer else None,
+    )
+
+
+def share_distance(left: Sequence[float], right: Sequence[float]) -> float:
+    """Return half the sum of the differences of two lists of shares: the total variation distance, 0 to 1."""
+    return min(1.0, sum(abs(a - b) for a, b in zip(left, right, strict=True)) / 2)

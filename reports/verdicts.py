@@ -268,7 +268,8 @@ def _figure(metric: Metric, clock: Clock) -> str:
     bounds = interval(metric.interval, metric.unit, metric.kind)
     mark = f" in {_CLOCK_WORDS[clock]}" if metric.is_timing and clock != "kvm" else ""
     shown = quantity(metric.value, metric.unit, metric.kind)
-    return f"“{metric.title}” is {shown}{f' {bounds}' if bounds else ''}{mark}"
+    said = f": “{metric.words}”" if metric.words else ""
+    return f"“{metric.title}” is {shown}{f' {bounds}' if bounds else ''}{mark}{said}"
 
 
 def _sentence(outcome: Outcome, judged: Sequence[CriterionResult]) -> str:

@@ -214,8 +214,8 @@ static __always_inline void count_reason(u32 segment, u8 reason)
 		lost(LOSS_segment_invalid);
 		return;
 	}
-	/* The compiler knows the bound from the comparison, but may have made it on a copy that the verifier of
-	 * older kernels does not connect with this one. */
+	/* The compiler knows the bound from the comparison, but may have made it on a copy that the verifier
+	 * of older kernels does not connect with this one. */
 	asm volatile("" : "+r"(index));
 	__sync_fetch_and_add(&counters->values[index & (REASONS - 1)], 1);
 }

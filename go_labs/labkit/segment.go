@@ -39,6 +39,9 @@ func (r *Run) Segment(section string, parameters map[string]string) (*Segment, e
 }
 
 func newSegment(r *Run, id int, section string, parameters map[string]string) *Segment {
+	if parameters == nil {
+		parameters = map[string]string{} // null is no object for who reads the document
+	}
 	return &Segment{
 		ID: id, Section: section, Parameters: parameters, run: r,
 		Counts: map[string]int64{}, Expected: map[string]int64{}, Samples: map[string][]float64{}, Addresses: map[string]uint64{},

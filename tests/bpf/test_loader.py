@@ -37,7 +37,7 @@ def test_the_loader_is_static_and_says_its_versions(labtrace: Path) -> None:
     said = json.loads(subprocess.run([labtrace, "version"], capture_output=True, check=True).stdout)
 
     assert "PT_INTERP" not in kinds
-    assert said == {"version": "1", "go": f"go{build.GO_VERSION}", "plan_schema": 1, "trace_schema": 1}
+    assert said == {"version": "1", "go": f"go{build.GO_VERSION}", "plan_schema": 2, "trace_schema": 2}
 
 
 def test_a_plan_for_the_loader_itself_has_all_points_of_the_calibration(labtrace: Path) -> None:

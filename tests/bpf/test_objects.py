@@ -30,7 +30,8 @@ HELPERS = {
 """Helpers that the programs may use (include/uapi/linux/bpf.h): all are in 5.8. probe_read (4) is deprecated."""
 
 RAW_EVENT = bytes.fromhex(
-    "0100000000000000 0200000000000000 08000000c0000000 1200000000000000 ffffffff 39300000 ff01 01 16 00000000"
+    "0100000000000000 0200000000000000 08000000c0000000 0300000000000000 0400000000000000 1200000000000000"
+    "ffffffff 39300000 ff01 01 16 00000000"
 )
 """The record that shared_test.go writes."""
 
@@ -110,16 +111,16 @@ def test_a_build_is_taken_from_the_cache_until_its_inputs_change(
 @pytest.mark.build
 def test_structs_have_the_same_layout_in_the_object_and_in_the_loader(built: Path) -> None:
     done = subprocess.run(
-        [build.go_command(), "test", "-count=1", "-tags=object", "-v", "-run", "Layout|Padding|Named", "."],
+        [build.go_command(), "test", "-count=1", "-tags=object", "-v", "-run", "Layout|Padding|Named|Numbers", "."],
         cwd=build.LOADER, env={**os.environ, "LABTRACE_OBJECT": str(built), "CGO_ENABLED": "0"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("--- PASS: Test") >= 4
+    assert done.stdout.count("--- PASS: Test") >= 6
 
 
 def test_python_reads_the_record_that_the_loader_writes() -> None:
     (event,) = np.frombuffer(RAW_EVENT, dtype=EVENT)
 
-    assert event.tolist() == (1, 2, 0xC000000008, 18, -1, 12345, 511, 1, 22, 0)
+    assert event.tolist() == (1, 2, 0xC000000008, 3, 4, 18, -1, 12345, 511, 1, 22, 0)

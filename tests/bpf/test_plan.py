@@ -13,9 +13,10 @@ import pytest
 from bpf import plan as plans
 from bpf import probes
 from bpf.elf import Elf
+from bpf.hooks import Hook, Name, ProbeSet
 from bpf.pclntab import FunctionTable
 from bpf.plan import Plan, make_plan, plan_for
-from bpf.hooks import Hook, Name, ProbeSet
+from bpf.probes import SETS
 from provision.gobuild import PLAIN, Variant
 from tests.bpf.programs import DEFAULT, FIXTURES, VERSIONS, gofmt, gofmt_as, probed
 from vm.errors import ProbeError, UsageError
@@ -44,6 +45,11 @@ def one(name: str, **changes: object) -> ProbeSet:
     return ProbeSet(name="one", hooks=(hook,))
 
 
+def line_of(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
 # --- a binary that needs no build ---------------------------------------------------------------------------------
 
 
@@ -51,7 +57,10 @@ def test_a_program_without_dwarf_gets_its_offsets_from_the_table() -> None:
     plan = mutex_plan(Elf("gofmt", gofmt()))
 
     assert (plan.offsets["goid"].value, plan.offsets["goid"].source) == (152, "table")
-    assert plan.reasons == {"mutex": 22, "rwmutex_read": 23, "rwmutex_write": 24, "semacquire": 13}
+    assert plan.reasons == {
+        "mutex": 22, "rwmutex_read": 23, "rwmutex_write": 24, "semacquire": 13, "chan_receive": 19, "chan_send": 20,
+    }  # fmt: skip
+    assert (plan.recorded, plan.kernel, plan.features) == ([22, 23, 24], ["futex", "sched_switch"], ["locks"])
     assert [m.id for m in plan.missing] == ["mark"]
 
 
@@ -140,7 +149,7 @@ def refusal(elf: Elf, sets: Sequence[ProbeSet] = (probes.MUTEX,)) -> str:
 def test_an_unknown_set_names_those_there_are() -> None:
     with pytest.raises(UsageError, match="no probe set 'mutexes'") as caught:
         plan_for(Path("absent"), ["mutexes"])
-    assert "calibration, mutex" in caught.value.hint
+    assert "calibration, channel" in caught.value.hint
 
 
 def test_a_file_that_is_absent(tmp_path: Path) -> None:
@@ -299,6 +308,25 @@ def test_a_stripped_program_has_the_same_plan(version: str, pie: bool) -> None:
     assert [(p.id, p.address) for p in stripped.probes] == [(p.id, p.address) for p in whole.probes]
     assert {n: o.value for n, o in stripped.offsets.items()} == {n: o.value for n, o in whole.offsets.items()}
     assert stripped.reasons == whole.reasons
+
+
+@pytest.mark.build
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("variant", [Variant(), Variant(pie=True), Variant(stripped=True, pie=True)])
+def test_every_set_has_its_required_places_in_each_version(version: str, variant: Variant) -> None:
+    sets = [name for name in SETS if name != "calibration"]
+
+    plan = plan_for(probed(version, variant), sets)
+
+    planned = {probe.id for probe in plan.probes}
+    required = {hook.id for name in sets for hook in SETS[name].hooks if hook.required}
+    lacking = {hook.id for name in sets for hook in SETS[name].hooks if hook.name(line_of(version)) is None}
+    assert required - lacking <= planned
+    assert not lacking & planned
+    assert {"deferproc", "deferproc_stack", "close", "chan.select"} <= planned
+    assert set(plan.ranges) == {"chansend", "chanrecv", "closechan", "selectgo", "sellock", "lock2", "mallocgc"}
+    # Every wait is recorded where one set asks for all; 0 is no reason.
+    assert plan.recorded == list(range(1, len(plan.wait_reasons)))
 
 
 @pytest.mark.build

@@ -12,7 +12,7 @@ from bpf.trace import EVENT, EventKind
 from vm.errors import OutputError
 
 DOCUMENT: dict[str, Any] = {
-    "schema": 1,
+    "schema": 2,
     "pid": 412,
     "exit_status": 0,
     "load_bias": 0,
@@ -46,19 +46,21 @@ def events(**changes: int) -> np.ndarray[Any, np.dtype[np.void]]:
     return found
 
 
-def test_a_record_has_the_48_bytes_that_the_loader_writes() -> None:
-    assert EVENT.itemsize == 48
+def test_a_record_has_the_64_bytes_that_the_loader_writes() -> None:
+    assert EVENT.itemsize == 64
     assert {name: field[1] for name, field in (EVENT.fields or {}).items()} == {
         "start_ns": 0,
         "duration_ns": 8,
         "address": 16,
-        "goid": 24,
-        "stack": 32,
-        "tid": 36,
-        "segment": 40,
-        "kind": 42,
-        "reason": 43,
-        "pad": 44,
+        "object": 24,
+        "value": 32,
+        "goid": 40,
+        "stack": 48,
+        "tid": 52,
+        "segment": 56,
+        "kind": 58,
+        "reason": 59,
+        "pad": 60,
     }
 
 
@@ -83,7 +85,7 @@ def test_events_come_back_as_they_were_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"schema": 2}, "schema"),
+        ({"schema": 1}, "schema"),
         ({"counters": {"seven": {}}}, "counters"),
         ({"hits": {"mutex.slow": "many"}}, "hits"),
         ({"stacks": [["0x10"]]}, "stacks"),
@@ -116,10 +118,10 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (events().tobytes()[:-1], "95 bytes"),
+        (events().tobytes()[:-1], "127 bytes"),
         (events(stack=1).tobytes(), "names a stack"),
         (events(stack=-2).tobytes(), "names a stack"),
-        (events(kind=9).tobytes(), "unknown kind"),
+        (events(kind=11).tobytes(), "unknown kind"),
     ],
 )
 def test_events_that_do_not_fit_the_trace_are_refused(tmp_path: Path, content: bytes, words: str) -> None:

@@ -102,7 +102,7 @@ def trace(segments: list[Segment], events: int) -> dict[str, Any]:
         for segment in segments
     }
     return {
-        "schema": 1, "pid": 321, "exit_status": 0, "load_bias": 0, "threads": 5, "counters": counters,
+        "schema": 2, "pid": 321, "exit_status": 0, "load_bias": 0, "threads": 5, "counters": counters,
         "losses": {"ring_full": 0, "map_full": 0, "stack_failed": 0, "expired": 0},
         "hits": {"mutex.slow": 11_436, "park": 355, "mark": 9},
         "programs": {"go_park": {"run_ns": 1234, "run_count": 5}},

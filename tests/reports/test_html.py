@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from reports import html, record, schema
+from reports import chart_checks, flame, html, record, schema, timeline
 from reports.schema import Equality, Record
 from tests.reports import made
 from vm.errors import RecordError
@@ -71,13 +71,16 @@ def test_every_element_is_closed_and_ids_are_unique(page: Page) -> None:
     assert [name for name, count in ids.items() if count > 1] == []
 
 
-def test_every_reference_within_the_page_leads_somewhere(page: Page) -> None:
+def test_every_reference_leads_to_a_place_in_the_page_or_to_a_file_of_the_record(page: Page, found: Record) -> None:
     ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
-    links = {attributes["href"].removeprefix("#") for attributes in page.all("a")}
+    references = {attributes["href"] for attributes in page.all("a")}
+    links = {name.removeprefix("#") for name in references if name.startswith("#")}
     labels = {attributes["aria-labelledby"] for _, attributes in page.elements if "aria-labelledby" in attributes}
     assert links <= ids
     assert labels <= ids
     assert len(links) >= 12
+    assert {name for name in references if not name.startswith("#")} == {"timeline.perfetto-trace"}
+    assert "timeline.perfetto-trace" in {artefact.path for artefact in found.artefacts}
 
 
 def test_nothing_is_fetched_and_nothing_runs(content: str, page: Page) -> None:
@@ -146,7 +149,7 @@ def test_axes_titles_and_stacks_in_time_are_marked_too(content: str) -> None:
     assert f"wait {mark} ↑" in content
     assert f"time since the first wait {mark} →" in content
     assert f"time for each operation (ns/op) {mark} ↑" in content
-    for title in ("Waits over time", "How long they waited", "Cost by goroutines"):
+    for title in ("Waits over time", "How long they waited", "Cost by goroutines", "Who ran where", "Cost by lock"):
         assert f">{title} {mark}</h3>" in content
     assert "emulated time" in content
     assert f">From attempt to futex {mark}" not in content
@@ -268,6 +271,46 @@ def test_a_run_in_which_everything_failed_has_a_page(tmp_path: Path) -> None:
     assert "No waits were recorded" in content
 
 
+def test_a_cell_without_a_figure_says_why(content: str) -> None:
+    rows = [row.split("</tr>")[0] for row in content.split("<tr>") if ">spinlock</th>" in row]
+    cells = [[re.sub("<[^>]*>", "", cell).strip() for cell in re.split("<t[hd]", row)[2:]] for row in rows]
+    words = [[cell.split(">", 1)[-1] for cell in row] for row in cells]
+    assert words == [["not measured: this Go has none", "not measured"], ["0", "not measured: no such lock"]]
+
+
+def test_boxes_of_a_flame_graph_and_rows_of_a_timeline_have_words(page: Page) -> None:
+    boxes = [attributes["title"] for tag, attributes in page.elements if tag == "i" and "title" in attributes]
+    assert len(boxes) >= 4
+    assert all(re.search(r": \S+\s\S+ \(emulated\), \S+%$", words) for words in boxes)
+    lanes = [svg["aria-label"] for svg in page.all("svg") if svg.get("aria-label", "").startswith(("P ", "M "))]
+    assert [words.split(":")[0] for words in lanes] == ["P 0", "P 1", "M 300", "M 301"]
+    assert page.text.count("slices, busy") == len(lanes)
+
+
+def test_the_largest_charts_that_a_record_may_hold_make_a_page_below_2_mb(found: Record) -> None:
+    random = np.random.default_rng(4)
+    count, ps = chart_checks.SLICES // 2, 8
+    starts = np.arange(count, dtype=np.int64) * 1000
+    runs = timeline.Runs(
+        start_ns=starts, end_ns=starts + random.integers(1, 7000, count), goid=random.integers(18, 600, count),
+        tid=300 + np.arange(count) % 32, proc=np.arange(count) % ps, reason=np.full(count, -1), reasons=[],
+    )  # fmt: skip
+    line = timeline.chart(runs, name="large", title="L", phase="traced", wanted=count)
+    stacks = {
+        tuple(f"example.org/module/package.(*Type{n}).Method" for n in random.integers(0, 9, 20)): 1.0
+        for _ in range(2000)
+    }
+    tree = flame.flame(stacks, name="tree", title="T", caption="", phase="traced", unit="ns")
+    assert line is not None
+    assert tree is not None
+    assert sum(len(lane.slices) for lane in line.lanes) > 0.9 * chart_checks.SLICES
+    assert len(tree.nodes) > 0.5 * chart_checks.NODES
+    large = msgspec.structs.replace(found, charts=[*found.charts, msgspec.structs.replace(line, trace=""), tree])
+    content = html.page(schema.decode(schema.encode(large)))
+    assert len(content.encode()) < 2_000_000
+    assert Page(content).open == []
+
+
 def test_figures_keep_their_place_when_printed_and_in_the_dark(content: str) -> None:
     assert "@media print" in content
     assert "@media (prefers-color-scheme: dark)" in content
@@ -292,6 +335,7 @@ def test_text_has_the_contrast_that_wcag_asks_for(theme: int) -> None:
         ("soft", "card"),
         ("link", "paper"),
         ("mark", "card"),
+        *[("ink", shade) for shade in ("line", "h1", "h2", "h3")],  # boxes of a flame graph
     ]
     pairs += [(name, f"{name}-paper") for name in ("ok", "no", "open", "na")]
     for front, back in pairs:

@@ -5,8 +5,21 @@ from typing import Any
 
 import pytest
 
-from reports import plots
-from reports.charts import Bar, Bars, Ecdf, EcdfSeries, Funnel, HeatMap, Line, LinePoint, Lines, Mark, Step
+from reports import plots, statistics
+from reports.charts import (
+    Bar,
+    Bars,
+    Ecdf,
+    EcdfSeries,
+    Funnel,
+    HeatMap,
+    Line,
+    LinePoint,
+    Lines,
+    Mark,
+    QuantileBoxes,
+    Step,
+)
 
 
 def heat(counts: list[list[int]], **more: Any) -> HeatMap:
@@ -101,3 +114,33 @@ def test_bars_are_scaled_to_the_largest_interval() -> None:
     rows = plots.bar_rows(Bars(id="b", title="", caption="", phase="timed", unit="ns", bars=bars))
     assert (rows[0].width, rows[0].low, rows[0].high, rows[0].value) == (50, 40, 100, "50\u00a0ns")
     assert rows[1].width is None
+
+
+def boxes(**more: Any) -> plots.BoxPlot:
+    groups = [
+        statistics.quantiles("many", [float(value) for value in range(1, 102)]),
+        statistics.quantiles("six", [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]),
+        statistics.quantiles("two", [10.0, 20.0]),
+        statistics.quantiles("none", [], absent="this Go has none"),
+    ]
+    chart = QuantileBoxes(id="q", title="", caption="", phase="timed", what="rounds", unit="ns", groups=groups, **more)
+    return plots.box_plot(chart)
+
+
+def test_a_box_has_the_quantiles_that_its_number_of_values_can_bear() -> None:
+    many, six, two, none = boxes().rows
+    assert many.places == (6.0, 26.0, 51.0, 76.0, 96.0)
+    assert many.values == tuple(f"{value}\u00a0ns" for value in (6, 26, 51, 76, 96))
+    assert (six.places[0], six.places[2], six.places[4]) == (None, 35.0, None)
+    assert two.places == (None, None, 15.0, None, None)
+    assert (none.places, none.absent, none.n) == ((None,) * 5, "this Go has none", 0)
+
+
+def test_boxes_on_a_logarithmic_axis_stand_within_it() -> None:
+    plot = boxes(log=True)
+    assert [tick.label for tick in plot.x.ticks] == ["1\u00a0ns", "10\u00a0ns", "100\u00a0ns"]
+    assert plot.rows[2].places[2] == pytest.approx(58.8, abs=0.1)
+
+
+def test_what_is_counted_may_be_something_else_than_waits() -> None:
+    assert plots.heat_plot(heat([[3]], what="requests")).summary.startswith("3 requests; most, 3,")

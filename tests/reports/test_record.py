@@ -10,6 +10,7 @@ import pytest
 
 from go_labs import spec
 from reports import record, schema
+from reports.charts import Timeline
 from reports.schema import Record
 from tests.reports import made
 from vm.errors import ConfigError, DiskFullError, RecordError
@@ -216,3 +217,30 @@ def test_evidence_of_another_lab_is_refused(tmp_path: Path) -> None:
 def test_run_json_alone_says_what_the_page_needs(sealed: Path, found: Record) -> None:
     assert schema.decode((sealed / "run.json").read_bytes()) == found
     assert len((sealed / "run.json").read_bytes()) < 400_000
+
+
+def test_a_full_timeline_is_a_file_of_the_record_and_the_chart_leads_to_it(sealed: Path, found: Record) -> None:
+    listed = {artefact.path: artefact for artefact in found.artefacts}
+    artefact = listed["timeline.perfetto-trace"]
+    assert artefact.role == "timeline for a trace viewer"
+    assert artefact.size == (sealed / "timeline.perfetto-trace").stat().st_size > 10_000
+    assert [chart.trace for chart in found.charts if isinstance(chart, Timeline)] == [artefact.path]
+
+
+@pytest.mark.parametrize("name", ["../run", "run.json", "", "timeline"])
+def test_a_timeline_with_a_name_that_is_no_plain_word_or_is_taken_is_refused(tmp_path: Path, name: str) -> None:
+    lab = Path(shutil.copytree(made.LAB, tmp_path / "lab"))
+    text = (lab / "analysis.py").read_text()
+    again = f"timelines=[full, timeline.FullTimeline({name!r}, full.runs)]"
+    (lab / "analysis.py").write_text(text.replace("timelines=[full] if full else []", again))
+    with pytest.raises(ConfigError, match="names a timeline"):
+        record.seal(made.staging(tmp_path / "staging"), spec.load(lab), tmp_path / "runs")
+
+
+def test_what_a_timelines_file_had_to_cut_is_told_on_the_page(tmp_path: Path) -> None:
+    lab = Path(shutil.copytree(made.LAB, tmp_path / "lab"))
+    text = (lab / "analysis.py").read_text()
+    (lab / "analysis.py").write_text(text.replace("start + gap * 2 // 3", "start + gap * 2 // 3 + 10**6"))
+    found = record.read(record.seal(made.staging(tmp_path / "staging"), spec.load(lab), tmp_path / "runs"))
+    assert found.notes[-1].startswith("timeline.perfetto-trace: ")
+    assert found.notes[-1].endswith("slices overlapped the next one on their track and were cut there.")

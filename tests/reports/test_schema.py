@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from reports import schema
-from reports.charts import HeatMap
+from reports.charts import Category, Flame, FlameNode, HeatMap, Lane, QuantileBoxes, Quantiles, Slice, Timeline
 from reports.schema import Interval, Metric, Record
 from vm.errors import RecordError
 
@@ -82,3 +82,57 @@ def test_an_artefact_outside_the_record_is_refused(found: Record, path: str) -> 
     artefact = msgspec.structs.replace(found.artefacts[0], path=path)
     with pytest.raises(RecordError, match="outside the record"):
         schema.encode(changed(found, artefacts=[artefact]))
+
+
+LINE = Timeline(
+    id="t", title="", caption="", phase="traced", seconds=1.0, origin="", categories=[Category(name="G 1")], lanes=[]
+)
+SHAPE: dict[str, Any] = {"id": "x", "title": "", "caption": "", "phase": "traced"}
+
+
+def lane(*slices: Slice) -> list[Lane]:
+    return [Lane(label="P 0", group="Ps", slices=list(slices))]
+
+
+@pytest.mark.parametrize(
+    ("chart", "problem"),
+    [
+        (msgspec.structs.replace(LINE, seconds=0.0), "has an axis of 0.0 s"),
+        (msgspec.structs.replace(LINE, lanes=lane(Slice(0.5, 0.1, 0), Slice(0.4, 0.1, 0))), "out of order"),
+        (msgspec.structs.replace(LINE, lanes=lane(Slice(0.5, 0.6, 0))), "beyond the axis"),
+        (msgspec.structs.replace(LINE, lanes=lane(Slice(float("nan"), 0.6, 0))), "out of order or beyond"),
+        (msgspec.structs.replace(LINE, lanes=lane(Slice(0.5, 0.1, 1))), "category 1, which it does not name"),
+        (msgspec.structs.replace(LINE, lanes=lane(*[Slice(0.5, 0.0, 0)] * 6001)), "has 6001 slices"),
+        (msgspec.structs.replace(LINE, lanes=lane() * 65), "has 65 lanes"),
+        (msgspec.structs.replace(LINE, categories=[Category(name="")] * 9), "more than 8 categories"),
+        (msgspec.structs.replace(LINE, omitted=-1), "fewer than no slices"),
+        (
+            msgspec.structs.replace(LINE, trace="gone.perfetto-trace"),
+            "'gone.perfetto-trace', which the record does not",
+        ),
+        (Flame(**SHAPE, unit="ns", total=0.0, nodes=[], functions=[]), "weighs nothing"),
+        (Flame(**SHAPE, unit="ns", total=1.0, nodes=[FlameNode("a", 0, 1.0)], functions=[]), "without its caller"),
+        (
+            Flame(**SHAPE, unit="ns", total=3.0, nodes=[FlameNode("a", -1, 1.0), FlameNode("b", 0, 2.0)], functions=[]),
+            "weighs less than what it calls",
+        ),
+        (Flame(**SHAPE, unit="ns", total=1.0, nodes=[FlameNode("a", -1, 2.0)], functions=[]), "weighs less than"),
+        (
+            Flame(**SHAPE, unit="ns", total=1.0, nodes=[FlameNode("a", n - 1, 1.0) for n in range(65)], functions=[]),
+            "more than 64 calls deep",
+        ),
+        (
+            Flame(**SHAPE, unit="ns", total=1.0, nodes=[FlameNode("a", -1, 0.0)] * 601, functions=[]),
+            "has 601 nodes; fold it to 600",
+        ),
+        (
+            QuantileBoxes(**SHAPE, what="", unit="", groups=[Quantiles(label="a", n=4, p25=2.0, p50=1.0, p75=3.0)]),
+            "do not ascend",
+        ),
+        (QuantileBoxes(**SHAPE, what="", unit="", groups=[Quantiles(label="a", n=0)]), "nor a reason"),
+        (QuantileBoxes(**SHAPE, what="", unit="", groups=[Quantiles(label="a", n=4, p50=1.0, p75=2.0)]), "one side"),
+    ],
+)
+def test_a_chart_that_does_not_hold_together_is_refused(found: Record, chart: Any, problem: str) -> None:
+    with pytest.raises(RecordError, match=problem):
+        schema.encode(changed(found, charts=[chart]))
