@@ -67,8 +67,8 @@ class WorkloadOutput(msgspec.Struct, frozen=True, kw_only=True):
     :param self_test: ids of the goroutines that took part in the goid self-test, in segment ``self-test``.
     :param metrics: runtime/metrics and others at the end, by name.
     :param profile: mutex profile in the profiled phase: stacks (outermost last) with counts and delay.
-    :param heap: heap profile by segment, where the lab asks for it (``labkit.Run.ProfileHeap``); ``heap_left_out`` entries
-        were too many.
+    :param heap: heap profile by segment, where the lab asks for it (``labkit.Run.ProfileHeap``); ``heap_left_out``
+        entries were too many.
     """
 
     schema: Literal[1]
@@ -92,7 +92,10 @@ class ProfileEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeapEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One stack of Go's own heap profile: ``count`` objects allocated in ``segment``, ``bytes`` by size class, innermost first."""
+    """One stack of Go's own heap profile: ``count`` objects allocated in ``segment``, frames innermost first.
+
+    ``bytes`` are those of the size classes, which the profile counts, and not what was asked for.
+    """
 
     segment: int
     count: int

@@ -257,7 +257,7 @@ def _workload_problems(output: WorkloadOutput, lab: str) -> list[str]:
         problems.append(f"it has more than {MAXIMUM_SAMPLES} samples and goroutines")
     for segment in output.segments:
         problems += _segment_problems(segment)
-    stacks = [entry.frames for entry in (*output.profile, *output.heap)]
+    stacks = [*(entry.frames for entry in output.profile), *(entry.frames for entry in output.heap)]
     texts = [output.lab, output.go, *output.metrics, *(frame for frames in stacks for frame in frames)]
     if any(len(text) > MAXIMUM_STRING for text in texts):
         problems.append(f"a name is longer than {MAXIMUM_STRING} characters")

@@ -7,9 +7,6 @@ import (
 	"kmlab/labkit"
 )
 
-// spareThreads is more than this program ever runs at once: GOMAXPROCS, the runtime's own, and what a pause wakes.
-const spareThreads = 16
-
 // Objects are kept alive here one at a time, so that none lives on the stack (cmd/compile/internal/escape).
 var (
 	tinySink   *[tinyBytes]byte
@@ -128,8 +125,8 @@ func (m reading) keep(s *labkit.Segment) {
 	s.Counts["runtime_pauses"] = m.pauses
 }
 
-// forced allocates known numbers at known places. Why the counts are exact: one goroutine runs, the collector is off, every thread
-// that the scheduler can want is there already (labkit.SpareThreads), and between the readings nothing else allocates. Each new
+// forced allocates known numbers at known places. Why the counts are exact: one goroutine runs, the collector is off, what the runtime
+// itself allocates late is there already (labkit.Settle), and between the readings nothing else allocates. Each new
 // or make is one call of mallocgc or of one of its forms by size class, tiny objects too (runtime/malloc.go, 1.21 to 1.27).
 func (o *options) forced(r *labkit.Run) error {
 	for _, n := range *o.sizes {

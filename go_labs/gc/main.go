@@ -44,7 +44,7 @@ func main() {
 
 func (o *options) run(r *labkit.Run) error {
 	r.ProfileHeap()
-	labkit.SpareThreads(spareThreads)
+	labkit.Settle()
 	debug.SetGCPercent(*o.gogc)
 	if o.Has("forced") {
 		if err := o.forced(r); err != nil {
