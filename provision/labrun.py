@@ -22,7 +22,7 @@ from bpf import trace
 from bpf.symbols import symbols_of
 from go_labs.evidence import EVIDENCE_SCHEMA, Evidence, PhaseEvidence, Provenance
 from go_labs.spec import LabFolder, Phase
-from provision import attempts, hostfacts, payload
+from provision import attempts, gotraces, hostfacts, payload
 from provision.payload import Payload
 from provision.phases import Workload, failure, run
 from provision.ssh import Shell, connect
@@ -37,6 +37,9 @@ GUEST_FOLDER = "/lab"
 
 PLAN = "plan.json"
 """Name of the workload's probe plan in the staging folder."""
+
+COMPILER = "compiler.txt"
+"""Name of the compiler's words on the workload, likewise."""
 
 ATTEMPTS = "attempts.json"
 """Name of what came of the lab's attempts, likewise."""
@@ -165,6 +168,7 @@ def _run_phases(
     for phase in lab.phases:
         progress(f"phase {phase.name}")
         evidence = run(shell, workload, phase, request.seed, staging, deadline, machine.check)
+        evidence = gotraces.summarised(evidence, staging, kit.gotrace)
         journal.phases.append(_explained(evidence, phase, request.payload.binary, staging))
         first = first or failure(lab.name, evidence)
     began = time.monotonic()
@@ -206,10 +210,18 @@ def _write_evidence(
     if machine.console_path.exists():
         shutil.copyfile(machine.console_path, staging / "console.log")
     (staging / PLAN).write_bytes(request.payload.plan)
+    if request.folder.lab.compiler:
+        (staging / COMPILER).write_bytes(request.payload.compiler)
     facts: dict[str, object] = {"guest": journal.guest, "host_load": hostfacts.load()}
     if error is not None:
         facts["error"] = {"class": type(error).__name__, "message": error.message, "exit_code": error.exit_code}
-    logs = {"plan": PLAN, "console": "console.log", "kernel_log": "kernel.log", "attempts": ATTEMPTS}
+    logs = {
+        "plan": PLAN,
+        "console": "console.log",
+        "kernel_log": "kernel.log",
+        "attempts": ATTEMPTS,
+        "compiler": COMPILER,
+    }
     files = {role: name for role, name in logs.items() if (staging / name).exists()}
     evidence = Evidence(
         schema=EVIDENCE_SCHEMA,

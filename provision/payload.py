@@ -32,10 +32,12 @@ class Kit:
 
     :param files: by their path in the machine, below :attr:`folder`; those of a run see them beside their own.
     :param digest: SHA-256 over names and contents; a machine that has a folder of that name has the kit.
+    :param gotrace: the program that summarises recordings of runtime/trace; it stays on the host.
     """
 
     files: dict[str, Path | bytes]
     digest: str
+    gotrace: Path
 
     @property
     def folder(self) -> str:
@@ -48,6 +50,7 @@ class Payload:
     """Files of one lab by their path below the run's folder in the machine, and what is recorded of them.
 
     :param binary: the workload, on the host; ``plan``: its probe plan, JSON.
+    :param compiler: the compiler's words on it, where the lab wants them.
     """
 
     files: dict[str, Path | bytes]
@@ -55,6 +58,7 @@ class Payload:
     binary: Path
     plan: bytes
     go_version: str
+    compiler: bytes = b""
 
 
 def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot) -> Payload:
@@ -77,8 +81,14 @@ def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot
         pushed, pushed_plan = lean(binary, probe_plan, layout, tools)
         encoded = plan.to_json(pushed_plan)
         files: dict[str, Path | bytes] = {folder.lab.name: pushed, "plan.json": encoded}
+        flags = folder.lab.compiler
         return Payload(
-            files=files, kit=shared.result(), binary=binary, plan=encoded, go_version=f"go{toolchain.version}"
+            files=files,
+            kit=shared.result(),
+            binary=binary,
+            plan=encoded,
+            go_version=f"go{toolchain.version}",
+            compiler=gobuild.compiler_words(folder.path, toolchain, layout, flags) if flags else b"",
         )
 
 
@@ -101,7 +111,7 @@ def kit(layout: Layout, tools: ToolsRoot) -> Kit:
     for name, source in sorted(files.items()):
         data = source if isinstance(source, bytes) else source.read_bytes()
         digest.update(name.encode() + b"\0" + hashlib.sha256(data).digest())
-    return Kit(files, digest.hexdigest())
+    return Kit(files, digest.hexdigest(), bpf.build.gotrace(layout))
 
 
 def _check_marks(folder: LabFolder, probe_plan: Plan) -> None:

@@ -13,6 +13,7 @@ stay untrusted: they are escaped where they are shown.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from bpf.gotrace import GoTrace, SegmentTrace
 from bpf.plan import Plan
 from bpf.trace import EVENT, EventKind, Trace
 from go_labs.evidence import AttemptResult, Provenance, Segment, WorkloadOutput
@@ -50,6 +52,7 @@ class PhaseData:
     :param error: why the phase has no (whole) result; empty where it has one.
     :param workload: what the workload printed, None where it failed.
     :param trace: what the loader left, None where nothing was attached or it failed.
+    :param go_trace: what Go's own tracer saw in the process, None where the workload recorded nothing.
     :param events: empty where there is no trace.
     :param tools: JSON of each tool that ran beside the workload, by ``bcc/NAME`` or ``bpftrace/NAME``.
     :param tool_errors: why a tool has no result, by the same names.
@@ -64,6 +67,7 @@ class PhaseData:
     workload: WorkloadOutput | None = None
     trace: Trace | None = None
     plan: Plan | None = None
+    go_trace: GoTrace | None = None
     events: Events = field(default_factory=no_events)
     tools: Mapping[str, Any] = field(default_factory=dict)
     tool_errors: Mapping[str, str] = field(default_factory=dict)
@@ -89,6 +93,10 @@ class PhaseData:
         if self.trace is None or self.workload is None:
             return None
         return sum(self.counters(segment).get(name, 0) for segment in self.segments(section, **parameters))
+
+    def go_traced(self, segment: Segment) -> SegmentTrace | None:
+        """Return what Go's own tracer saw in ``segment``, or None where nothing of it was recorded."""
+        return None if self.go_trace is None else self.go_trace.segments.get(segment.id)
 
     def events_of(self, segments: list[Segment] | None, kind: EventKind = EventKind.PARK) -> Events:
         """Return the events of ``kind`` that happened in ``segments`` (None: anywhere)."""
@@ -118,10 +126,20 @@ class PhaseData:
 
 
 @dataclass(frozen=True, slots=True)
+class CompilerNote:
+    """One line of the compiler's: its ``words`` on line ``line`` of ``file``, which is named without its folder."""
+
+    file: str
+    line: int
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunData:
     """All that a run left, read and validated; ``kernel_log`` is the machine's, by line, untrusted.
 
     :param attempts: what came of the lab's attempts, by id; ``attempts_error``: why there are none.
+    :param compiler: the compiler's words on the workload, where the lab wants them.
     """
 
     lab: Lab
@@ -131,6 +149,7 @@ class RunData:
     kernel_log: Sequence[str] = ()
     attempts: Mapping[str, AttemptResult] = field(default_factory=dict)
     attempts_error: str = ""
+    compiler: Sequence[CompilerNote] = ()
 
     @property
     def clock(self) -> Clock:
@@ -178,11 +197,10 @@ def load(path: Path) -> Callable[[RunData], Analysis]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and msgspec look up annotations there
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(
-            f"{path} cannot be imported: {type(error).__name__}: {error}", "mend it, then run again"
-        ) from error
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may be a document of ours
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{path} cannot be imported: {words(error)}", "mend it, then run again") from error
     analyse = getattr(module, "analyse", None)
     if not callable(analyse):
         raise ConfigError(
@@ -190,3 +208,8 @@ def load(path: Path) -> Callable[[RunData], Analysis]:
         )
     found: Callable[[RunData], Analysis] = analyse
     return found
+
+
+def words(error: BaseException) -> str:
+    """Return what a lab's own code failed with, in one line."""
+    return neutral(f"{type(error).__name__}: {' '.join(str(error).split())}", limit=300)

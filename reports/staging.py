@@ -7,12 +7,14 @@ together becomes a phase with an error: the rest of the run is kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from bpf import gotrace
 from bpf import plan as plans
 from bpf import trace as traces
 from go_labs.evidence import (
@@ -26,7 +28,7 @@ from go_labs.evidence import (
     WorkloadOutput,
 )
 from go_labs.spec import Lab
-from reports.analysis import Events, PhaseData, RunData, no_events
+from reports.analysis import CompilerNote, Events, PhaseData, RunData, no_events
 from reports.text import neutral
 from vm.errors import LabError, OutputError, RecordError
 
@@ -78,8 +80,23 @@ def read(staging: Path, lab: Lab) -> tuple[Evidence, RunData]:
         kernel_log=log,
         attempts=attempts,
         attempts_error=attempts_error,
+        compiler=compiler_notes(_log(staging, evidence.files.get("compiler"))),
     )
     return evidence, run
+
+
+_COMPILER_NOTE = re.compile(r"(?P<file>[^:]+\.go):(?P<line>\d+):\d+: (?P<words>.+)")
+
+
+def compiler_notes(lines: Sequence[str]) -> list[CompilerNote]:
+    """Return what the compiler said of which line; lines of another form (``# package``) are left out."""
+    found = []
+    for line in lines:
+        match = _COMPILER_NOTE.fullmatch(line)
+        if match:
+            words = neutral(match["words"], limit=MAXIMUM_STRING)
+            found.append(CompilerNote(file=neutral(Path(match["file"]).name), line=int(match["line"]), words=words))
+    return found
 
 
 def read_evidence(path: Path) -> Evidence:
@@ -169,12 +186,15 @@ def _phase(staging: Path, shared: dict[str, str], evidence: PhaseEvidence, lab: 
         try:
             return reader(files[role])
         except (LabError, OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            problems.append(neutral(str(error)))
+            whose = "" if isinstance(error, LabError) else f"{files[role].name}: "
+            problems.append(neutral(f"{whose}{error}"))
             return None
 
     workload = attempt("workload", lambda path: read_workload(path, lab))
     trace = attempt("trace", _trace)
     events: Events | None = None if trace is None else attempt("events", lambda path: _events(path, trace))
+    go_trace = attempt("go_trace", gotrace.read)
+    plan, symbols = attempt("plan", plans.read), attempt("symbols", _symbols)  # before the problems are joined
     if workload is None and not problems:
         problems.append("the workload left no output")
     tools, tool_errors = _tools(files)
@@ -186,11 +206,12 @@ def _phase(staging: Path, shared: dict[str, str], evidence: PhaseEvidence, lab: 
         error="; ".join(problems),
         workload=workload,
         trace=trace,
-        plan=attempt("plan", plans.read),
+        plan=plan,
+        go_trace=go_trace,
         events=no_events() if events is None else events,
         tools=tools,
         tool_errors=tool_errors,
-        symbols=attempt("symbols", _symbols) or {},
+        symbols=symbols or {},
     )
 
 

@@ -262,21 +262,18 @@ def _requests(run: RunData) -> charts.Table | None:
                 continue
             counts, requests = segment.counts, segment.counts["requests"]
             rows.append([
-                f"{pool}, {rate}/s", requests, round(requests / _seconds(segment), 1),
+                f"{pool}, {rate}/s", requests, round(requests / _seconds(segment)),
                 round(100 * counts["pool_misses"] / requests, 2),
                 round(counts["memstats_bytes"] / requests), round(counts["memstats_mallocs"] / requests, 2),
-                counts["memstats_collections"], round(1000 * counts["memstats_collections"] / requests, 3),
-                _megabytes(counts),
+                counts["memstats_collections"], _megabytes(counts),
             ])  # fmt: skip
     return table(
         "requests", "What the same requests cost, by pool",
         "Both pools answer the same requests on the same schedule. A collection comes after so many bytes, whatever "
-        "the rate: the last "
-        "column differs little.",
+        "the rate: the last column differs little.",
         "timed", "happened",
-        {"Pool, offered": "", "Requests": "", "Answered per s": "", "Pool empty (%)": "", "Bytes each": "",
-        "Objects each": "",
-         "Collections": "", "Per 1 000": "", "MB per collection": ""},
+        {"Pool, offered": "", "Requests": "", "Per second": "", "Pool empty (%)": "", "Bytes each": "",
+         "Objects each": "", "Collections": "", "MB per collection": ""},
         rows,
     )  # fmt: skip
 
@@ -322,7 +319,7 @@ def _article_table(run: RunData) -> charts.Table | None:
     )
 
 
-SHARES = {"Median": 0.5, "99%": 0.99, "99.9%": 0.999, "Longest": 1.0}
+SHARES = {"Median": 0.5, "99%": 0.99, "99.9%": 0.999}
 
 
 def _latency_table(run: RunData) -> charts.Table | None:
@@ -338,8 +335,8 @@ def _latency_table(run: RunData) -> charts.Table | None:
     return table(
         "latency", "How long a request took",
         "From the time at which it was meant to be sent to its answer. Beside it what a closed loop would have called "
-        "latency (99% of the time "
-        "from its beginning), and how late it began (99%). From histograms that know a value to 3%.",
+        "latency (99% of the time from its beginning), and how late it began (99%). From histograms that know a value "
+        "to 3%.",
         "timed", "time",
         {"Pool, offered": "", **dict.fromkeys(SHARES, "ns"), "Closed loop, 99%": "ns", "Late, 99%": "ns"}, rows,
     )  # fmt: skip
@@ -372,18 +369,16 @@ def _sites(run: RunData) -> charts.Table | None:
             continue
         known = dict(allocations.by_function(allocations.profiled(profiled, theirs)))
         for function, amount in allocations.by_function(allocations.traced(traced, ours))[:6]:
-            other = known.get(function)
-            lacks = not others or other is None
+            other = known.get(function, allocations.NOTHING)
             rows.append([
                 pool, neutral(function), round(amount.objects / requests, 3), round(amount.bytes / requests, 1),
-                None if lacks or other is None else round(other.objects / others, 3),
-                None if lacks or other is None else round(other.bytes / others, 1),
+                round(other.objects / others, 3) if others else None, round(other.bytes / others,
+                1) if others else None,
             ])  # fmt: skip
     return table(
         "sites", "Who allocates, for each request",
         "By the function of the program that allocated itself. The probes have the bytes that were asked for, Go's "
-        "heap profile those of "
-        "the size class, and not all of the tiny objects.",
+        "heap profile those of the size class, and not all of the tiny objects.",
         "traced", "stacks",
         {"Pool": "", "Function": "", "Objects": "", "Bytes asked for": "", "Objects, Go's profile": "",
         "Bytes of the class, Go's": ""},

@@ -58,8 +58,8 @@ func bucket(value uint64) int {
 	return power<<HistogramBits + int(value>>uint(power))
 }
 
-// recorded is a histogram in the document.
-type recorded struct {
+// bucketed is a histogram in the document.
+type bucketed struct {
 	Bits   int           `json:"bits"`
 	Counts map[int]int64 `json:"counts"`
 }
@@ -68,7 +68,7 @@ type recorded struct {
 func (s *Segment) Histogram(name string, h *Histogram) {
 	known, there := s.Histograms[name]
 	if !there {
-		known = recorded{Bits: HistogramBits, Counts: map[int]int64{}}
+		known = bucketed{Bits: HistogramBits, Counts: map[int]int64{}}
 	}
 	for i, n := range h.buckets() {
 		known.Counts[i] += n

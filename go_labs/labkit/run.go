@@ -22,11 +22,14 @@ type Run struct {
 	Options *Options
 	Random  *rand.Rand
 
-	own      *Segment
-	segments []*Segment
-	selfTest []int64
-	wait     [1]metrics.Sample
-	heap     *heapRecorder
+	own        *Segment
+	segments   []*Segment
+	selfTest   []int64
+	wait       [1]metrics.Sample
+	recording  *recording
+	recordings int
+	recorded   int64 // bytes in files so far
+	heap       *heapRecorder
 }
 
 type document struct {
