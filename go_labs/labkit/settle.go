@@ -55,7 +55,8 @@ func timers(n int) {
 				// None yields its P, so that each has one.
 			}
 			for len(list) < n {
-				list = append(list, time.NewTimer(time.Hour))
+				// A timer with a channel is on no P's heap before somebody waits for it (Go 1.23, runtime/time.go).
+				list = append(list, time.AfterFunc(time.Hour, func() {}))
 			}
 			for stopped.Add(1); stopped.Load() < all; {
 			}
