@@ -60,14 +60,25 @@ def percentile(histogram: Histogram, share: float) -> int | None:
 
 
 def distribution(
-    phase: str, groups: Mapping[str, Histogram | None], *, name: str, title: str, caption: str, x_title: str
+    phase: str, groups: Mapping[str, Histogram | None], *, what: str, name: str, title: str, caption: str, x_title: str
 ) -> Ecdf | None:
-    """Return the cumulative distributions of ``groups`` in nanoseconds; None where all are empty."""
+    """Return the cumulative distributions of ``groups`` in nanoseconds; None where all are empty.
+
+    :param what: what is distributed, as a plural.
+    """
     series = [_series(label, histogram) for label, histogram in groups.items() if histogram and histogram.counts]
     if not series:
         return None
     return Ecdf(
-        id=name, title=title, caption=caption, place="time", phase=phase, timing=True, x_title=x_title, series=series
+        id=name,
+        title=title,
+        caption=caption,
+        place="time",
+        phase=phase,
+        timing=True,
+        what=what,
+        x_title=x_title,
+        series=series,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 import numpy as np
 
 from bpf.trace import COLLECTION_STOPS, MARK_TERMINATION, EventKind
@@ -25,7 +26,7 @@ def of_collector(phase: PhaseData, segments: list[Segment]) -> Events:
 
 def heat_map(phase: PhaseData, segments: list[Segment], marks: Mapping[str, int]) -> HeatMap | None:
     """Return when the world stood still for the collector and for how long; None where it never did."""
-    return waits.heat_map(
+    drawn = waits.heat_map(
         phase,
         of_collector(phase, segments),
         name="pauses-over-time",
@@ -34,17 +35,21 @@ def heat_map(phase: PhaseData, segments: list[Segment], marks: Mapping[str, int]
         "logarithmic), from the wish to stop it to its start.",
         marks=marks,
     )
+    if drawn is None:
+        return None
+    return msgspec.structs.replace(drawn, what="stops", x_title="time since the first stop", y_title="stop")
 
 
 def distribution(phase: PhaseData, groups: Mapping[str, list[Segment]]) -> Ecdf | None:
     """Return the distribution of the pauses of each group; None where there was none at all."""
-    return waits.distribution(
+    drawn = waits.distribution(
         phase,
         {name: of_collector(phase, segments) for name, segments in groups.items()},
         name="pause-distribution",
         title="How long the world stood still",
         caption="Share of stops for the collector that were over within the time on the axis (logarithmic).",
     )
+    return None if drawn is None else msgspec.structs.replace(drawn, what="stops", x_title="stop")
 
 
 def collections(phase: PhaseData, groups: Mapping[str, Segment], title: str) -> Lines | None:

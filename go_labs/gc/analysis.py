@@ -351,7 +351,8 @@ def _latencies(run: RunData) -> charts.Ecdf | None:
         for pool in POOLS
     }
     return histograms.distribution(
-        "timed", groups, name="latency-distribution", title="Latency from the intended time of sending",
+        "timed", groups, what="requests", name="latency-distribution",
+        title="Latency from the intended time of sending",
         caption="Share of requests that were answered within the time on the axis (logarithmic); lowest and highest "
         "load.",
         x_title="latency",

@@ -74,7 +74,7 @@ def test_histograms_of_different_fineness_do_not_add_up() -> None:
 
 def test_a_distribution_ends_at_all_of_the_values() -> None:
     drawn = histograms.distribution(
-        "timed", {"one": of(1, 2, 3, 400), "none": None}, name="d", title="D", caption="C", x_title="x"
+        "timed", {"one": of(1, 2, 3, 400), "none": None}, what="requests", name="d", title="D", caption="C", x_title="x"
     )
 
     assert drawn is not None
