@@ -29,18 +29,8 @@ func shim(command []string) error {
 		return fail(kindStart, "the tracer ended before it let the target go: %w", err)
 	}
 	gate.Close()
-	if err := keepPagesWhole(); err != nil {
-		return fail(kindStart, "keep the target's pages whole: %w", err)
-	}
 	err := syscall.Exec(command[0], command, os.Environ())
 	return fail(kindStart, "execute %s: %w", command[0], err)
-}
-
-// keepPagesWhole takes transparent huge pages from this process and what it becomes. While one is split (Go's scavenger gives parts
-// of it back) or put together, the memory in it is not there for a moment. A program that touches it waits in a page fault; a BPF
-// program must not, and a stack that it walks then ends early.
-func keepPagesWhole() error {
-	return unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
 }
 
 // target is the traced process.

@@ -181,6 +181,29 @@ struct {
 	__uint(max_entries, 16 * 1024 * 1024);
 } events SEC(".maps");
 
+/* Holds no program: what matters is the call, see on_kernel_stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u32);
+} no_program SEC(".maps");
+
+const volatile u8 never = 0;
+
+/*
+ * Keeps a program on the kernel's own stack. From 6.13 on (and in 6.12 from its stable updates) a program of
+ * this type that needs 64 bytes or more gets a private stack, one for each CPU, in the belief that it cannot be
+ * entered twice (verifier.c, bpf_enable_priv_stack). A uprobe's program can: it may be preempted, see above, and
+ * a thread that takes its place runs it on the same stack. Seen on 7.3: stacks and registers of one thread in the
+ * record of another. A program with a tail call, even one that is never reached, gets none.
+ */
+static __always_inline void on_kernel_stack(void *ctx)
+{
+	if (never)
+		bpf_tail_call(ctx, &no_program, 0);
+}
+
 static __always_inline void lost(enum loss what)
 {
 	u32 zero = 0;
@@ -305,6 +328,7 @@ static __always_inline void walk(struct pt_regs *ctx, struct stack *stack)
 	u64 frame[2] = {ctx->bp, 0};
 	u64 here = 0;
 
+	on_kernel_stack(ctx);
 	__builtin_memset(stack, 0, sizeof(*stack));
 	stack->ip[0] = ctx->ip;
 	stack->depth = 1;
@@ -335,11 +359,14 @@ static __always_inline void walk(struct pt_regs *ctx, struct stack *stack)
 		lost(LOSS_stack_truncated);
 }
 
+/* How often a map is asked to take a stack. */
+#define UPDATE_TRIES 4
+
 /* Keeps a stack and gives its key, or 0 and a counted loss. */
 static __always_inline u64 keep(struct stack *stack)
 {
 	u64 hash = 0xcbf29ce484222325ULL;
-	long error;
+	long error = 0;
 
 #pragma clang loop unroll(full)
 	for (int i = 0; i < MAX_FRAMES; i++) {
@@ -351,12 +378,15 @@ static __always_inline u64 keep(struct stack *stack)
 		hash = 1;
 	if (bpf_map_lookup_elem(&stacks, &hash))
 		return hash;
-	error = bpf_map_update_elem(&stacks, &hash, stack, BPF_NOEXIST);
-	if (error && error != -EEXIST) {
-		lost(LOSS_stack_failed);
-		return 0;
+	/* -EBUSY: an interrupt came while this CPU had the bucket; it is gone when the next try comes. */
+#pragma clang loop unroll(full)
+	for (int i = 0; i < UPDATE_TRIES; i++) {
+		error = bpf_map_update_elem(&stacks, &hash, stack, BPF_NOEXIST);
+		if (!error || error == -EEXIST)
+			return hash;
 	}
-	return hash;
+	lost(LOSS_stack_failed);
+	return 0;
 }
 
 /* Keeps the stack at the probe and gives its key, or 0 and a counted loss. */
