@@ -193,10 +193,10 @@ const volatile u8 never = 0;
 
 /*
  * Keeps a program on the kernel's own stack. From 6.13 on (and in 6.12 from its stable updates) a program of
- * this type that needs 64 bytes or more gets a private stack, one for each CPU, in the belief that it cannot be
- * entered twice (verifier.c, bpf_enable_priv_stack). A uprobe's program can: it may be preempted, see above, and
- * a thread that takes its place runs it on the same stack. Seen on 7.3: stacks and registers of one thread in the
- * record of another. A program with a tail call, even one that is never reached, gets none.
+ * this type that needs 64 bytes or more gets a private stack, one for each CPU, in the belief that it cannot
+ * be entered twice (verifier.c, bpf_enable_priv_stack). A uprobe's program can: it may be preempted, see
+ * above, and a thread that takes its place runs it on the same stack. Seen on 7.3: stacks and registers of
+ * one thread in the record of another. A program with a tail call, even one that is never reached, gets none.
  */
 static __always_inline void on_kernel_stack(void *ctx)
 {

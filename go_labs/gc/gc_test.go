@@ -174,3 +174,17 @@ func TestArrivalsKeepToTheRateAndTheSeed(t *testing.T) {
 		t.Errorf("%d arrivals in 10 s at 1000 a second", n)
 	}
 }
+
+// Each place leaves its last object where it cannot be on a stack.
+func TestEachKindLeavesAnObjectAlive(t *testing.T) {
+	for _, kind := range kinds {
+		kind.run(1)
+	}
+
+	if tinySink == nil || noscanSink == nil || scanSink == nil || headerSink == nil || len(sliceSink) != largeBytes {
+		t.Error("an object is not there")
+	}
+	if scanSink.next != nil || headerSink.next != nil {
+		t.Error("an object is not zeroed")
+	}
+}
