@@ -39,7 +39,7 @@ int go_malloc(struct pt_regs *ctx)
 		return 0;
 	site = bpf_map_lookup_elem(&alloc_sites, &key);
 	if (!site) {
-		long error = bpf_map_update_elem(&alloc_sites, &key, &first, BPF_NOEXIST);
+		int error = insert(&alloc_sites, &key, &first);
 
 		if (!error)
 			return 0;

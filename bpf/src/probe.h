@@ -359,14 +359,21 @@ static __always_inline void walk(struct pt_regs *ctx, struct stack *stack)
 		lost(LOSS_stack_truncated);
 }
 
-/* How often a map is asked to take a stack. */
-#define UPDATE_TRIES 4
+/*
+ * Puts a new key into a map; 0, or the negative error, -EEXIST where another CPU was faster. The answer is an
+ * int: before 6.4 the kernel's map functions return one, and what stands in the upper half of the register is
+ * not its sign, so that a long is never equal to -EEXIST.
+ */
+static __always_inline int insert(void *map, const void *key, const void *value)
+{
+	return bpf_map_update_elem(map, key, value, BPF_NOEXIST);
+}
 
 /* Keeps a stack and gives its key, or 0 and a counted loss. */
 static __always_inline u64 keep(struct stack *stack)
 {
 	u64 hash = 0xcbf29ce484222325ULL;
-	long error = 0;
+	int error;
 
 #pragma clang loop unroll(full)
 	for (int i = 0; i < MAX_FRAMES; i++) {
@@ -378,13 +385,9 @@ static __always_inline u64 keep(struct stack *stack)
 		hash = 1;
 	if (bpf_map_lookup_elem(&stacks, &hash))
 		return hash;
-	/* -EBUSY: an interrupt came while this CPU had the bucket; it is gone when the next try comes. */
-#pragma clang loop unroll(full)
-	for (int i = 0; i < UPDATE_TRIES; i++) {
-		error = bpf_map_update_elem(&stacks, &hash, stack, BPF_NOEXIST);
-		if (!error || error == -EEXIST)
-			return hash;
-	}
+	error = insert(&stacks, &hash, stack);
+	if (!error || error == -EEXIST)
+		return hash;
 	lost(LOSS_stack_failed);
 	return 0;
 }

@@ -69,7 +69,7 @@ static __always_inline void wait_on(u64 semaphore, s64 change)
 	s64 *waiting = bpf_map_lookup_elem(&waiters, &key);
 
 	if (!waiting) {
-		long error = bpf_map_update_elem(&waiters, &key, &none, BPF_NOEXIST);
+		int error = insert(&waiters, &key, &none);
 
 		if (error && error != -EEXIST) {
 			lost(LOSS_map_full);
