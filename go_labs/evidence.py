@@ -113,6 +113,8 @@ class PhaseEvidence(msgspec.Struct, frozen=True, kw_only=True):
     :param wall_seconds: of the host, for the whole phase; ``workload_seconds``: of the workload alone, guest time.
     :param error: why the phase has no result, where it has none; ``failed`` says what failed: the ``workload``, its
         ``output``, a ``probe`` (or the tracer), or the ``tools``.
+    :param protocol: ``none`` where the program was no workload: its output is kept under role ``stdout``.
+    :param remarks: what else a reader should know, a sentence each: processes that outlived the workload, a reset.
     """
 
     name: str
@@ -122,6 +124,8 @@ class PhaseEvidence(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str]
     error: str = ""
     failed: Literal["", "workload", "output", "probe", "tools"] = ""
+    protocol: Literal["document", "none"] = "document"
+    remarks: list[str] = []
     go_traces_dropped: int = 0
 
 
@@ -151,7 +155,10 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run came from: enough to make it again, and to know what it may be compared with."""
+    """Where a run came from: enough to make it again, and to know what it may be compared with.
+
+    :param build: how the workload was linked: ``plain``, ``stripped``, ``pie`` or ``stripped,pie``.
+    """
 
     started: str
     finished: str
@@ -183,6 +190,39 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     order: int
     product_version: str
+    build: str = "plain"
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """An exact count of a forced section that the trace does not have; ``traced`` None where nothing was traced."""
+
+    segment: int
+    parameters: dict[str, str]
+    counter: str
+    expected: int
+    traced: int | None
+
+
+class ForcedCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What the forced sections of one run came to: the judge's (``reports``) word to the self-test (``provision``).
+
+    :param checked: exact counts that were held against the trace. :param goids: ids that goroutine and probe agree on;
+        ``goids_wrong``: ids that only one of them has.
+    :param lost: counts that the trace lost. :param errors: phases that have no whole result, with why.
+    """
+
+    checked: int
+    differences: list[Difference]
+    goids: int
+    goids_wrong: int
+    lost: int
+    errors: list[str]
+
+    @property
+    def exact(self) -> bool:
+        """Whether there was something to check, and all of it agrees."""
+        whole = self.checked > 0 and self.goids > 0 and not self.errors
+        return whole and not self.differences and self.goids_wrong == 0 and self.lost == 0
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

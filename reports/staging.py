@@ -186,8 +186,10 @@ def _phase(staging: Path, shared: dict[str, str], evidence: PhaseEvidence, lab: 
         try:
             return reader(files[role])
         except (LabError, OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            whose = "" if isinstance(error, LabError) else f"{files[role].name}: "
-            problems.append(neutral(f"{whose}{error}"))
+            # A phase that failed has said why; that its document is not whole is no news.
+            if role != "workload" or not evidence.error:
+                whose = "" if isinstance(error, LabError) else f"{files[role].name}: "
+                problems.append(neutral(f"{whose}{error}"))
             return None
 
     workload = attempt("workload", lambda path: read_workload(path, lab))
@@ -195,7 +197,7 @@ def _phase(staging: Path, shared: dict[str, str], evidence: PhaseEvidence, lab: 
     events: Events | None = None if trace is None else attempt("events", lambda path: _events(path, trace))
     go_trace = attempt("go_trace", gotrace.read)
     plan, symbols = attempt("plan", plans.read), attempt("symbols", _symbols)  # before the problems are joined
-    if workload is None and not problems:
+    if workload is None and not problems and evidence.protocol == "document":
         problems.append("the workload left no output")
     tools, tool_errors = _tools(files)
     return PhaseData(
@@ -212,6 +214,8 @@ def _phase(staging: Path, shared: dict[str, str], evidence: PhaseEvidence, lab: 
         tools=tools,
         tool_errors=tool_errors,
         symbols=symbols or {},
+        protocol=evidence.protocol,
+        remarks=[neutral(remark) for remark in evidence.remarks],
     )
 
 
