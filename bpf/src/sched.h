@@ -144,6 +144,7 @@ int go_execute(struct pt_regs *ctx)
 	struct goroutine_key key;
 	u64 now = bpf_ktime_get_ns();
 
+	on_kernel_stack(ctx);
 	if (!is_target())
 		return 0;
 	hit();

@@ -29,6 +29,7 @@ type Run struct {
 	recording  *recording
 	recordings int
 	recorded   int64 // bytes in files so far
+	heap       *heapRecorder
 }
 
 type document struct {
@@ -40,6 +41,8 @@ type document struct {
 	Segments   []*Segment         `json:"segments"`
 	Metrics    map[string]float64 `json:"metrics"`
 	Profile    []ProfileEntry     `json:"profile"`
+	Heap       []HeapEntry        `json:"heap"`
+	LeftOut    int                `json:"heap_left_out"`
 }
 
 type identities struct {
@@ -89,6 +92,7 @@ func (r *Run) document() ([]byte, error) {
 		Schema: 1, Lab: r.Lab, Go: runtime.Version(), GoMaxProcs: runtime.GOMAXPROCS(0), SelfTest: identities{r.selfTest},
 		Segments: append([]*Segment{r.own}, r.segments...), Metrics: runtimeMetrics(), Profile: []ProfileEntry{},
 	}
+	d.Heap, d.LeftOut = r.heap.entries()
 	if r.Options.Phase == "profiled" {
 		d.Profile = profile()
 	}
