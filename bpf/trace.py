@@ -84,6 +84,10 @@ class EventKind(IntEnum):
     WAITING = 10
     """A wait that nothing had ended when the program ended; ``duration_ns`` is 0."""
 
+    LOCK_SLEEP = 11
+    """A thread had to sleep for the lock of a channel: ``address`` of the channel, the ``stack`` of the goroutine that
+    it runs; ``duration_ns`` is 0."""
+
 
 class Ran(IntEnum):
     """How a :attr:`EventKind.RUN` ended where no wait reason says it (``enum ran`` of ``bpf/src/shared.h``)."""

@@ -25,6 +25,8 @@ const volatile u32 go_pc_offset = 0;
 const volatile u32 g_m_offset = 0;
 const volatile u32 m_p_offset = 0;
 const volatile u32 hchan_lock_offset = 0;
+const volatile u32 hchan_recvq_offset = 0;
+const volatile u32 hchan_sendq_offset = 0;
 const volatile u32 ctx_done_offset = 0;
 const volatile u32 ctx_children_offset = 0;
 const volatile u8 reason_mutex = 0;
@@ -38,6 +40,8 @@ const volatile u64 execute_address = 0;
 const volatile u64 recorded_reasons = 0;
 /* Whether the lock of each wait is told, which needs the hooks on semaphores. */
 const volatile u8 want_locks = 0;
+/* Whether lock and queue of a channel are looked at when a goroutine parks on it. */
+const volatile u8 want_channels = 0;
 /* Whether each stretch that a goroutine runs is recorded. */
 const volatile u8 want_runs = 0;
 /* Distance of the semaphore from the start of its lock: sync/mutex.go and sync/rwmutex.go, the same in 1.21
@@ -48,6 +52,9 @@ const volatile u32 rw_reader_semaphore_offset = 12;
 
 /* Where the target is now: written by go_mark. */
 volatile u32 current_segment = 0;
+/* Address of the object that the target wants to be looked for in registers, 0 for none: written by go_watch.
+ */
+volatile u64 watched = 0;
 /* Address at which go_execute was first hit; less the linked address, it is the load bias. 0: the runtime has
  * not begun. */
 volatile u64 execute_ip = 0;
