@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -93,6 +94,23 @@ func AwaitParked(reason string, n int) error {
 			pause *= 2
 		}
 	}
+}
+
+// AwaitCount returns when counter has reached n, as goroutines that end raise it: a wait that is on no channel and no lock. It fails
+// after 30 s.
+func AwaitCount(counter *atomic.Int64, n int) error {
+	pause := 100 * time.Microsecond
+	for deadline := time.Now().Add(parkedPatience); counter.Load() < int64(n); {
+		if time.Now().After(deadline) {
+			return errors.New("after " + parkedPatience.String() + " only " + strconv.FormatInt(counter.Load(), 10) + " of " + strconv.Itoa(n) +
+				" goroutines are done")
+		}
+		time.Sleep(pause)
+		if pause < 5*time.Millisecond {
+			pause *= 2
+		}
+	}
+	return nil
 }
 
 // GoroutineID returns the id of the calling goroutine, read from the header of its own stack dump: the one place where Go
