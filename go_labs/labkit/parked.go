@@ -5,7 +5,6 @@ import (
 	"errors"
 	"runtime"
 	"strconv"
-	"sync/atomic"
 	"time"
 )
 
@@ -30,6 +29,9 @@ const (
 )
 
 var header = []byte("goroutine ")
+
+// In the order in which they are taken off, the last first.
+var additions = [][]byte{[]byte(" (durable)"), []byte(" (scan)"), []byte(" (leaked)")}
 
 // dump is reused: a dump that allocates each time would bring collections into forced sections. Only one goroutine, the
 // one that drives the section, looks for parked ones.
@@ -64,13 +66,20 @@ func reasons(text []byte) map[string]int {
 		if open < 0 || shut < open {
 			continue
 		}
-		reason := line[open+1 : shut]
-		if cut := bytes.IndexAny(reason, ",("); cut >= 0 {
-			reason = bytes.TrimRight(reason[:cut], " ")
-		}
-		counts[string(reason)]++
+		counts[stateWords(line[open+1:shut])]++
 	}
 	return counts
+}
+
+// stateWords takes off what goroutineheader (runtime/traceback.go) adds; "(nil chan)" and "(no cases)" are words of the reason itself.
+func stateWords(state []byte) string {
+	if cut := bytes.IndexByte(state, ','); cut >= 0 {
+		state = state[:cut]
+	}
+	for _, added := range additions {
+		state = bytes.TrimSuffix(state, added)
+	}
+	return string(state)
 }
 
 // AwaitParked returns when exactly n goroutines of this process are parked for reason. It fails after 30 s, and at once
@@ -94,23 +103,6 @@ func AwaitParked(reason string, n int) error {
 			pause *= 2
 		}
 	}
-}
-
-// AwaitCount returns when counter has reached n, as goroutines that end raise it: a wait that is on no channel and no lock. It fails
-// after 30 s.
-func AwaitCount(counter *atomic.Int64, n int) error {
-	pause := 100 * time.Microsecond
-	for deadline := time.Now().Add(parkedPatience); counter.Load() < int64(n); {
-		if time.Now().After(deadline) {
-			return errors.New("after " + parkedPatience.String() + " only " + strconv.FormatInt(counter.Load(), 10) + " of " + strconv.Itoa(n) +
-				" goroutines are done")
-		}
-		time.Sleep(pause)
-		if pause < 5*time.Millisecond {
-			pause *= 2
-		}
-	}
-	return nil
 }
 
 // GoroutineID returns the id of the calling goroutine, read from the header of its own stack dump: the one place where Go
