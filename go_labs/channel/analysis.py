@@ -68,7 +68,7 @@ def _contention(run: RunData) -> Iterable[Metric]:
     control = traced.segments("contended") if traced.trace is not None else []
     for name, title, counters, meaning in (
         ("control.lock_sleeps", "Sleeps for a channel's lock with nobody waiting", ("chan_lock_sleep",),
-         "two goroutines that copy large elements in and out of one buffer"),
+         "goroutines on more Ps than CPUs, which copy large elements in and out of one buffer"),
         ("control.waits", "Waits on that channel", WAITS, "its buffer is never full and never empty"),
     ):  # fmt: skip
         found = float(_sum(traced, control, *counters)) if control else None
@@ -246,8 +246,8 @@ def _apart(run: RunData) -> charts.Table | None:
         "for such a lock. The probes themselves lie partly within the lock, so that free contention is higher here "
         "than without them.",
         "traced", "happened",
-        {"Use": "", "Lock taken": "", "Waits": "", "Lock sleeps": "", "Waits per 1 000": "",
-         "Lock sleeps per 1 000": ""},
+        {"Use": "", "Lock taken": "", "Waits": "", "Lock sleeps": "", "Waits per 1 000 taken": "",
+         "Lock sleeps per 1 000 taken": ""},
         rows,
     )  # fmt: skip
 

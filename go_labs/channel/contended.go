@@ -2,31 +2,38 @@ package main
 
 import (
 	"runtime"
+	"strconv"
 	"sync/atomic"
 	"time"
 
 	"kmlab/labkit"
 )
 
-// blockBytes is the size of an element that takes long to copy; elements of 64 KiB and more are not allowed in a channel.
-const blockBytes = 32 << 10
+const (
+	// blockBytes is the size of an element that takes long to copy; a channel's elements are smaller than 64 KiB.
+	blockBytes = 32 << 10
+
+	// contenders are more than the machine has CPUs, so that some are taken off a CPU while they hold the lock.
+	contenders = 8
+)
 
 type block [blockBytes]byte
 
-// contend is the control: two goroutines on as many Ps contend for one channel's lock, and neither ever waits on the channel.
-// Each sends and then receives; there is room for both, and each finds at least what it sent itself. Elements are copied under
-// the lock (typedmemmove and typedmemclr in chansend and chanrecv), long enough that the other one gives up spinning.
+// contend is the control: goroutines on as many Ps contend for one channel's lock, and none ever waits on the channel. Each sends
+// and then receives; there is room for all, and each finds at least what it sent itself. Elements are copied under the lock
+// (typedmemmove and typedmemclr in chansend and chanrecv), long enough that the others give up spinning.
 func (o *options) contend(r *labkit.Run) error {
-	s, err := r.Segment("contended", map[string]string{"goroutines": "2"})
+	s, err := r.Segment("contended", map[string]string{"goroutines": strconv.Itoa(contenders), "processors": strconv.Itoa(contenders)})
 	if err != nil {
 		return err
 	}
-	channel := make(chan block, 2)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(contenders))
+	channel := make(chan block, contenders)
 	s.Addresses["channel"] = address(channel)
 	var stop atomic.Bool
 	var done, pairs atomic.Int64
 	err = s.Quiet(func() error {
-		for i := 0; i < 2; i++ {
+		for i := 0; i < contenders; i++ {
 			go func() {
 				mine := new(block)
 				for !stop.Load() {
@@ -39,7 +46,7 @@ func (o *options) contend(r *labkit.Run) error {
 		}
 		time.Sleep(*o.contended)
 		stop.Store(true)
-		return labkit.AwaitCount(&done, 2)
+		return labkit.AwaitCount(&done, contenders)
 	})
 	runtime.KeepAlive(channel)
 	n := pairs.Load()
