@@ -68,7 +68,7 @@ def _contention(run: RunData) -> Iterable[Metric]:
     control = traced.segments("contended") if traced.trace is not None else []
     for name, title, counters, meaning in (
         ("control.lock_sleeps", "Sleeps for a channel's lock with nobody waiting", ("chan_lock_sleep",),
-         "goroutines on more Ps than CPUs, which copy large elements in and out of one buffer"),
+         "two goroutines that share a CPU, copying elements under the lock"),
         ("control.waits", "Waits on that channel", WAITS, "its buffer is never full and never empty"),
     ):  # fmt: skip
         found = float(_sum(traced, control, *counters)) if control else None

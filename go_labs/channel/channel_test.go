@@ -75,7 +75,7 @@ func TestForcedWaitsAreWhatTheBlockProfileCounts(t *testing.T) {
 }
 
 func TestContentionHasNobodyWaiting(t *testing.T) {
-	d := execute(t, "--phase=profiled", "--sections=contended", "--contended=0.05")
+	d := execute(t, "--phase=profiled", "--sections=contended", "--arrivals=20")
 
 	s := d.Segments[0]
 	if s.Counts["block_chan_send"] != 0 || s.Counts["block_chan_receive"] != 0 {

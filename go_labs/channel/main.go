@@ -12,7 +12,7 @@ import (
 type options struct {
 	*labkit.Options
 	sizes       *[]int
-	contended   *time.Duration
+	arrivals    *int
 	items       *int
 	buffers     *[]int
 	goroutines  *[]int
@@ -27,7 +27,7 @@ func declare() *options {
 	return &options{
 		Options:     o,
 		sizes:       o.Ints("sizes", "4,16,64", 1, 1024),
-		contended:   o.Seconds("contended", 0.4, 0.01, 60),
+		arrivals:    o.Int("arrivals", 100, 1, 10000),
 		items:       o.Int("items", 2000, 1, 100000),
 		buffers:     o.Ints("buffers", "0,1,16,128", 0, 65536),
 		goroutines:  o.Ints("goroutines", "1,4,16", 1, 256),
