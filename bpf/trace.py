@@ -84,6 +84,10 @@ class EventKind(IntEnum):
     WAITING = 10
     """A wait that nothing had ended when the program ended; ``duration_ns`` is 0."""
 
+    LOCK_SLEEP = 11
+    """A thread had to sleep for the lock of a channel: ``address`` of the channel, the ``stack`` of the goroutine that
+    it runs; ``duration_ns`` is 0."""
+
 
 STW_REASONS = (
     "unknown", "GC mark termination", "GC sweep termination", "write heap dump", "goroutine profile",

@@ -19,7 +19,6 @@ int go_created(struct pt_regs *ctx)
 	struct event *event;
 	u64 now = bpf_ktime_get_ns();
 
-	on_kernel_stack(ctx);
 	if (!is_target())
 		return 0;
 	hit();

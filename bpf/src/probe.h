@@ -25,6 +25,8 @@ const volatile u32 go_pc_offset = 0;
 const volatile u32 g_m_offset = 0;
 const volatile u32 m_p_offset = 0;
 const volatile u32 hchan_lock_offset = 0;
+const volatile u32 hchan_recvq_offset = 0;
+const volatile u32 hchan_sendq_offset = 0;
 const volatile u32 ctx_done_offset = 0;
 const volatile u32 ctx_children_offset = 0;
 const volatile u8 reason_mutex = 0;
@@ -38,6 +40,8 @@ const volatile u64 execute_address = 0;
 const volatile u64 recorded_reasons = 0;
 /* Whether the lock of each wait is told, which needs the hooks on semaphores. */
 const volatile u8 want_locks = 0;
+/* Whether lock and queue of a channel are looked at when a goroutine parks on it. */
+const volatile u8 want_channels = 0;
 /* Whether each stretch that a goroutine runs is recorded. */
 const volatile u8 want_runs = 0;
 /* Distance of the semaphore from the start of its lock: sync/mutex.go and sync/rwmutex.go, the same in 1.21
@@ -53,6 +57,9 @@ const volatile u8 never = 0;
 volatile u32 current_segment = 0;
 /* Whether the target has segments at all: set by its first mark. */
 volatile u32 has_segments = 0;
+/* Address of the object that the target wants to be looked for in registers, 0 for none: written by go_watch.
+ */
+volatile u64 watched = 0;
 /* Address at which go_execute was first hit; less the linked address, it is the load bias. 0: the runtime has
  * not begun. */
 volatile u64 execute_ip = 0;
@@ -192,29 +199,6 @@ struct {
 	__uint(max_entries, 16 * 1024 * 1024);
 } events SEC(".maps");
 
-/* Holds no program: what matters is the call, see on_kernel_stack. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, u32);
-} no_program SEC(".maps");
-
-const volatile u8 never = 0;
-
-/*
- * Keeps a program on the kernel's own stack. From 6.13 on (and in 6.12 from its stable updates) a program of
- * this type that needs 64 bytes or more gets a private stack, one for each CPU, in the belief that it cannot
- * be entered twice (verifier.c, bpf_enable_priv_stack). A uprobe's program can: it may be preempted, see
- * above, and a thread that takes its place runs it on the same stack. Seen on 7.3: stacks and registers of
- * one thread in the record of another. A program with a tail call, even one that is never reached, gets none.
- */
-static __always_inline void on_kernel_stack(void *ctx)
-{
-	if (never)
-		bpf_tail_call(ctx, &no_program, 0);
-}
-
 static __always_inline void lost(enum loss what)
 {
 	u32 zero = 0;
@@ -264,7 +248,6 @@ static __always_inline void hit(void)
 }
 
 /*
-<<<<<<< ours
  * Updates and deletions, tried again where the kernel could not get at the map: up to 6.14 -EBUSY where
  * another program holds the bucket on this CPU (htab_lock_bucket), later a time-out of its lock (rqspinlock),
  * which an emulator causes that does not run the CPU of the holder; and a free list that could not be locked
@@ -300,28 +283,27 @@ static __always_inline int drop(void *map, const void *key)
 	return error;
 }
 
-static __always_inline int is_target(void)
-=======
- * Keeps a uprobe's program on the stack of its thread; nothing is ever called. From 6.13 on, programs with 64
- * bytes of stack or more get a private stack, one for each CPU (bpf_enable_priv_stack in
- * kernel/bpf/verifier.c), which trusts that none is entered twice on one CPU. That is not so for uprobes:
- * where the kernel preempts (7.3 of Debian does, "Dynamic Preempt: lazy"), another thread enters the same
- * program on the same CPU and writes into the same stack. Goroutine ids and stacks were mixed up, about three
- * times in 30 000 hits. Programs with a tail call have no private stack;
- the verifier sees that this one is *never reached and takes it out.* /
-     static __always_inline void stay_on_own_stack(struct pt_regs *ctx)
- {
-	 if (never)
-		 bpf_tail_call(ctx, &no_programs, 0);
- }
+/*
+ * Keeps a uprobe's program on the stack of its thread; nothing is ever called. From 6.13 on (and in 6.12 from
+ * its stable updates), programs with 64 bytes of stack or more get a private stack, one for each CPU
+ * (bpf_enable_priv_stack in kernel/bpf/verifier.c), which trusts that none is entered twice on one CPU. That
+ * is not so for uprobes: where the kernel preempts (7.3 of Debian does, "Dynamic Preempt: lazy"), another
+ * thread enters the same program on the same CPU and writes into the same stack. Goroutine ids and stacks
+ * were mixed up, about three times in 30 000 hits. Programs with a tail call have no private stack; the
+ * verifier sees that this one is never reached and takes it out.
+ */
+static __always_inline void stay_on_own_stack(struct pt_regs *ctx)
+{
+	if (never)
+		bpf_tail_call(ctx, &no_programs, 0);
+}
 
- /* Tracepoints' programs are not preempted, and their type cannot share an array of programs with uprobes. */
- static __always_inline void leave_stack(void *ctx)
- {
- }
+/* Tracepoints' programs are not preempted, and their type cannot share an array of programs with uprobes. */
+static __always_inline void leave_stack(void *ctx)
+{
+}
 
- static __always_inline int runs_in_target(void)
->>>>>>> theirs
+static __always_inline int runs_in_target(void)
 {
 	return bpf_get_current_pid_tgid() >> 32 == target_tgid;
 }
@@ -401,7 +383,6 @@ static __always_inline void walk(struct pt_regs *ctx, struct stack *stack)
 	u64 frame[2] = {ctx->bp, 0};
 	u64 here = 0;
 
-	on_kernel_stack(ctx);
 	__builtin_memset(stack, 0, sizeof(*stack));
 	stack->ip[0] = ctx->ip;
 	stack->depth = 1;

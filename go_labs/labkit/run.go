@@ -78,6 +78,10 @@ func Execute(lab string, options *Options, body func(*Run) error) ([]byte, error
 	if options.Phase == "profiled" {
 		defer runtime.SetMutexProfileFraction(runtime.SetMutexProfileFraction(1))
 	}
+	if options.keepsBlockProfile() {
+		runtime.SetBlockProfileRate(1)
+		defer runtime.SetBlockProfileRate(0)
+	}
 	if err := run.identify(); err != nil {
 		return nil, fmt.Errorf("self-test: %w", err)
 	}

@@ -73,6 +73,9 @@ func (s *Segment) Leave() {
 		s.Counts["profile_contentions"] += after.events - s.before.events
 		s.Counts["profile_delay_ns"] += int64(after.delay - s.before.delay)
 	}
+	for name, n := range after.blocks {
+		s.Counts[name] += n - s.before.blocks[name]
+	}
 	s.Sample("runtime_wait_s", after.waited-s.before.waited)
 	s.run.heap.leave(s.ID)
 }
