@@ -20,9 +20,9 @@ times as much."""
 KernelEvent = Literal["futex", "sched_switch", "syscall_enter"]
 """Programs on kernel events, the same for every binary: futex calls, threads that leave a CPU, system calls."""
 
-Feature = Literal["locks", "runs"]
+Feature = Literal["locks", "runs", "channels"]
 """What programs do besides counting: tell the lock of each wait (needs the hooks on semaphores), record each stretch
-that a goroutine runs."""
+that a goroutine runs, look at lock and queue of the channel that a goroutine parks on."""
 
 EVERY_WAIT = "*"
 """In :attr:`ProbeSet.recorded`: waits for any reason."""

@@ -202,7 +202,7 @@ def _find(elf: Elf, table: FunctionTable, hook: Hook, symbol: str, version: GoVe
 
 
 def _missing(hook: Hook, symbol: str) -> Missing:
-    why = "not linked: the program never calls it" if hook.runtime else "the program is no lab of this project"
+    why = f"not linked: the program {'' if hook.runtime else 'is no lab of this project, or '}never calls it"
     return Missing(id=hook.id, symbol=symbol, why=why, required=False)
 
 

@@ -47,7 +47,8 @@ class Method:
 def method(traced: PhaseData, segment: Segment | None) -> Method | None:
     """Return what the dumps of ``segment`` say beside the events.
 
-    A dump is a sample of ``dump_at_ns`` and of ``dump_ns``, and the list of goroutines ``dump-N``. None where there is no segment or no trace.
+    A dump is a sample of ``dump_at_ns`` and of ``dump_ns``, and the list of goroutines ``dump-N``.
+    None where there is no segment or no trace.
     """
     if segment is None or traced.trace is None:
         return None

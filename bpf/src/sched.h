@@ -3,6 +3,7 @@
 #ifndef KMLAB_SCHED_H
 #define KMLAB_SCHED_H
 
+#include "hchan.h"
 #include "sync.h"
 
 /* Ends the stretch that a thread runs, if one is known, and records it. */
@@ -60,10 +61,16 @@ static __always_inline void find_object(struct pt_regs *ctx, struct goroutine_ke
 {
 	if (want_locks && is_lock_reason(park->reason))
 		find_lock(key, park);
-	else if (park->reason == reason_chan_send || park->reason == reason_chan_receive)
+	else if (park->reason == reason_chan_send || park->reason == reason_chan_receive) {
 		/* chansend and chanrecv hand over &c.lock (runtime/chan.go). */
 		park->address = ctx->bx - hchan_lock_offset;
-	else
+		if (want_channels)
+			look_at_channel(ctx->bx,
+					park->address + (park->reason == reason_chan_send
+							     ? hchan_sendq_offset
+							     : hchan_recvq_offset),
+					ctx->r14);
+	} else
 		park->address = ctx->bx;
 }
 

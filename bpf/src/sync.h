@@ -69,7 +69,7 @@ static __always_inline void wait_on(u64 semaphore, s64 change)
 	s64 *waiting = bpf_map_lookup_elem(&waiters, &key);
 
 	if (!waiting) {
-		long error = put(&waiters, &key, &none, BPF_NOEXIST);
+		int error = put(&waiters, &key, &none, BPF_NOEXIST);
 
 		if (error && error != -EEXIST) {
 			lost(LOSS_map_full);

@@ -20,6 +20,7 @@ type Options struct {
 	declared []Declared
 	sections []string
 	raw      struct{ sections string }
+	blocking bool
 }
 
 // Declared describes one option of a lab as its lab.toml must describe it too; --describe prints the list.
