@@ -97,11 +97,16 @@ SCHED = ProbeSet(
             point="ret",
         ),
         Hook("handoff_p", "go_handoff_p", (Name("runtime.handoffp"),)),
+        # runqget is inlined in every version: what is taken from a local queue is derived, what is put there is seen.
+        Hook("local_put", "go_local_put", (Name("runtime.runqput"),)),
+        Hook("local_overflow", "go_local_overflow", (Name("runtime.runqputslow"),)),
+        Hook("enter_syscall", "go_enter_syscall", (Name("runtime.entersyscall"),)),
+        _CREATED,
         _ENDED,
     ),
     reasons=_REASONS,
     recorded=(_MUTEX,),
-    offsets=_OFFSETS,
+    offsets=(*_OFFSETS, "start_pc", "go_pc"),
     kernel=("futex", "sched_switch", "syscall_enter"),
     features=("runs",),
 )

@@ -275,4 +275,37 @@ int go_handoff_p(struct pt_regs *ctx)
 	return 0;
 }
 
+/* func runqput(pp *p, gp *g, next bool) */
+SEC("uprobe/go_local_put")
+int go_local_put(struct pt_regs *ctx)
+{
+	if (!is_target())
+		return 0;
+	hit();
+	count(current_segment, COUNTER_local_put);
+	return 0;
+}
+
+/* func runqputslow(pp *p, gp *g, h, t uint32) bool */
+SEC("uprobe/go_local_overflow")
+int go_local_overflow(struct pt_regs *ctx)
+{
+	if (!is_target())
+		return 0;
+	hit();
+	count(current_segment, COUNTER_local_overflow);
+	return 0;
+}
+
+/* func entersyscall(): what the runtime itself asks of the kernel (futex, epoll) does not come by here. */
+SEC("uprobe/go_enter_syscall")
+int go_enter_syscall(struct pt_regs *ctx)
+{
+	if (!is_target())
+		return 0;
+	hit();
+	count(current_segment, COUNTER_enter_syscall);
+	return 0;
+}
+
 #endif
