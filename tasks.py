@@ -90,7 +90,7 @@ def lab(
     from go_labs import spec
     from provision import jobs, options, toolchains
     from provision.house import House
-    from reports import html, record
+    from reports import html, record, rehearsal
     from vm.errors import Interrupted
 
     folder = spec.find(name)
@@ -100,8 +100,8 @@ def lab(
     number = cli.whole("--seed", seed, 0, jobs.SEED_LIMIT) if seed else jobs.new_seed()
     accelerator = cli.accelerator(accel)
     kernels = house.kernels(kernel, machine)
-    for found in kernels:
-        jobs.check_kernel(folder, found)
+    jobs.check(folder, kernels)
+    rehearsal.check(folder)
     failed: LabError | None = None
     documents = []
     for order, found in enumerate(kernels):
@@ -148,17 +148,60 @@ def show(path: Path, page: Path) -> None:
     summary.print_verdicts(record.read(path, verify=False), page, sys.stdout)
 
 
-@command({"json": JSON})
-def labs(_c: Context, json: bool = False) -> None:
-    """List the labs that are here."""
+@command({"json": JSON}, name="list", default=True)
+def labs_list(_c: Context, json: bool = False) -> None:
+    """List the labs that are here: section of the article, default length, claims."""
     from go_labs import spec
 
-    found = [spec.load(spec.LABS / name) for name in spec.names()]
+    found = [spec.find(name).lab for name in spec.names()]
     if json:
-        cli.print_json([folder.lab for folder in found])
+        cli.print_json(found)
         return
-    rows = [(f.lab.name, f.lab.section, f"{f.lab.seconds:.0f} s", f.lab.title) for f in found]
-    cli.print_table(("lab", "article", "length", "what it looks at"), rows)
+    rows = [
+        (f.name, f.section, f"{f.seconds:.0f} s", f.title, cli.listed(claim.id for claim in f.claims)) for f in found
+    ]
+    cli.print_table(("lab", "article", "length", "what it looks at", "claims"), rows)
+
+
+@command({"name": "of the lab, or the path of the folder to make"}, name="new")
+def labs_new(_c: Context, name: str) -> None:
+    """Make a working lab of your own in a new folder, with a test and a claim, to be changed from there."""
+    from provision import skeleton
+
+    skeleton.show(skeleton.create(name))
+
+
+@command(
+    {
+        "lab": "only these labs, or folders of your own, with commas",
+        "kernel": "only these kernel lines, with commas; the default lines and all that have records without",
+        "runs": "folder with the records (runs/)",
+        "html": "write the page instead of printing",
+        "out": "with --html: file to write instead of claims.html below runs/",
+        "json": JSON,
+    }
+)
+def claims(
+    _c: Context, lab: str = "", kernel: str = "", runs: str = "", html: bool = False, out: str = "", json: bool = False
+) -> None:
+    """Show every claim with its latest verdict for each kernel line, and the run behind it."""
+    from provision.house import House
+    from reports import ledger, ledger_views
+
+    cli.needs("--out", out, "--html", html)
+    house = House.open(runs=runs)
+    found = ledger.collect(house.layout.runs)
+    lines = ledger.choose_lines(cli.words("--kernel", kernel) if kernel else [], found, house.lock)
+    made = ledger.make(ledger.choose_labs(cli.words("--lab", lab) if lab else []), lines, found)
+    for line in ledger_views.broken_words(made):
+        print(line, file=sys.stderr)
+    page = ledger_views.write_page(made, house.layout.runs, Path(out).expanduser() if out else None) if html else None
+    if json:
+        cli.print_json(ledger.document(made) | ({"page": str(page)} if page else {}))
+    elif page:
+        print(f"page: {page}")
+    else:
+        ledger_views.print_ledger(made, sys.stdout, cli.stdout_console().width)
 
 
 @command(
@@ -404,13 +447,14 @@ def run_tests(_c: Context, unit: bool = False, vm: bool = False, k: str = "") ->
 
 namespace = Collection(
     lab,
-    labs,
     report,
+    claims,
     plan,
     ssh_task,
     doctor,
     bench,
     run_tests,
+    labs=Collection(labs_list, labs_new),
     kernels=Collection(kernels_list, kernels_lock),
     images=Collection(images_build, images_verify, images_list, images_clean),
     vm=Collection(up, status, reset, down),

@@ -6,16 +6,28 @@ No list elsewhere names it: a lab is found by its folder, in ``go_labs/`` or whe
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from go_labs import attempts
+from go_labs import attempts, fields
 from vm.errors import ConfigError, UsageError
 
 LABS = Path(__file__).resolve().parent
 """The folder that holds the labs of this repository."""
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+"""What a lab may be called: its name becomes that of a folder, a Go module, a file in the machine and a record."""
+
+RESERVED = frozenset({"labtrace", "out", "tools"})
+"""Names of other things in a run's folder in the machine."""
+
+FIELDS_HINT = "docs/labs.md describes every field"
 
 Clock = Literal["kvm", "emulated", "virtual"]
 """What a second in the machine is: a real one, an emulated one, or counted instructions."""
@@ -121,16 +133,19 @@ class Attempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class Lab(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``lab.toml``.
 
+    :param section: of the article; empty for a lab that looks at something else.
     :param primary: the one metric that comparisons between kernels use.
     :param go_minimum: lowest Go version, ``1.21``; ``kernel_minimum`` likewise, ``5.10``.
     :param oracle: which independent source the counts are held against, in words.
+    :param compiler: flags of the compiler whose words on the workload are kept in the record, ``-d=defer``: what was
+        decided when it was compiled is an oracle for what happens when it runs.
     :param cpus: of the machine; ``memory`` in MiB.
     """
 
     schema: Literal[1]
     name: str
     title: str
-    section: str
+    section: str = ""
     question: str
     primary: str
     oracle: str
@@ -139,6 +154,7 @@ class Lab(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     cpus: int = 2
     memory: int = 1024
     seconds: float
+    compiler: list[str] = []
     options: dict[str, Option] = {}
     phases: list[Phase]
     attempts: list[Attempt] = []
@@ -160,23 +176,56 @@ class LabFolder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load(path: Path) -> LabFolder:
-    """Read the lab in folder ``path``.
+    """Read the lab in folder ``path``, whatever the folder is called (see :func:`find`).
 
     :raises ConfigError: ``lab.toml`` is missing, is not TOML or does not fit; the message has the field's path. Or an
         attempt cannot be meant, or a criterion or gate names one that is not there.
     """
     file = path / "lab.toml"
     if not file.is_file():
-        raise ConfigError(f"{path} has no lab.toml", "a lab is a folder with lab.toml beside its Go source")
+        hint = "a lab is a folder with lab.toml beside its Go source; `invoke labs.new NAME` makes one"
+        raise ConfigError(f"{path} has no lab.toml", hint)
     try:
-        lab = msgspec.toml.decode(file.read_bytes(), type=Lab)
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"{file}: {error}", "docs/labs.md describes every field") from error
+        data = msgspec.toml.decode(file.read_bytes())
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not TOML: {error}", FIELDS_HINT) from error
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}", "check its permissions") from error
+    strange = next(fields.unknown(data, Lab), None)
+    if strange is not None:
+        raise ConfigError(f"{file}: {strange.where} has no field {strange.key!r}", strange.hint)
+    try:
+        lab = msgspec.convert(data, Lab)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{file}: {error}", FIELDS_HINT) from error
+    problem = next(_problems(lab), "")
+    if problem:
+        raise ConfigError(f"{file}: {problem}", FIELDS_HINT)
     try:
         _check_attempts(lab)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error.message}", error.hint) from error
     return LabFolder(path=path, lab=lab)
+
+
+def _problems(lab: Lab) -> Iterator[str]:
+    """Give what types alone cannot say."""
+    if not NAME.fullmatch(lab.name):
+        yield f"name {lab.name!r} is no plain name: a lower-case letter, then letters, digits or _, 31 at most"
+    if lab.name in RESERVED:
+        yield f"name {lab.name!r} is taken by a part of every run"
+    if not lab.phases:
+        yield "it has no phases"
+    yield from (f"phase {name} is there twice" for name in _twice(phase.name for phase in lab.phases))
+    yield from (f"claim {claim} is there twice" for claim in _twice(claim.id for claim in lab.claims))
+    for phase in lab.phases:
+        if not phase.sections:
+            yield f"phase {phase.name} has no sections"
+        yield from (f"phase {phase.name} sets {name!r}, no option" for name in phase.options if name not in lab.options)
+
+
+def _twice(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _check_attempts(lab: Lab) -> None:
@@ -203,17 +252,29 @@ def find(name: str) -> LabFolder:
     """Return the lab ``name``: one of this repository, or a folder (a name with a slash).
 
     :raises UsageError: no such lab; near names are suggested.
-    :raises ConfigError: see :func:`load`.
+    :raises ConfigError: see :func:`load`; also where the folder is not called like the lab, or the lab like another.
     """
     if "/" in name or name.startswith("."):
         folder = Path(name).expanduser().resolve()
         if not folder.is_dir():
             raise UsageError(f"there is no lab folder {name}", "give the folder that holds lab.toml")
-        return load(folder)
+        return _named(load(folder))
     if name not in names():
-        import difflib
-
         near = difflib.get_close_matches(name, names(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else f"labs here: {', '.join(names())}"
+        if Path(name, "lab.toml").is_file():
+            hint = f"a folder of your own is named with a slash: ./{name}"
         raise UsageError(f"there is no lab {name!r}", hint)
-    return load(LABS / name)
+    return _named(load(LABS / name))
+
+
+def _named(found: LabFolder) -> LabFolder:
+    """Refuse a name that would stand for two things: records are found by it."""
+    name, folder = found.lab.name, found.path
+    if folder.name != name:
+        hint = f"call both the same: name = {folder.name!r}, or rename the folder"
+        raise ConfigError(f"{folder / 'lab.toml'} names the lab {name!r}, its folder is {folder.name!r}", hint)
+    if name in names() and folder != LABS / name:
+        hint = "give folder and lab another name: records of both could not be told apart"
+        raise ConfigError(f"{folder / 'lab.toml'}: {name!r} is a lab of the repository", hint)
+    return found

@@ -67,6 +67,15 @@ def whole(option: str, value: str, low: int, high: int) -> int:
     return number
 
 
+def needs(option: str, value: str, other: str, given: bool) -> None:
+    """Refuse an option that means nothing without another one.
+
+    :raises UsageError: ``option`` has a value and ``other`` was not given.
+    """
+    if value and not given:
+        raise UsageError(f"{option} means nothing without {other}", f"add {other}, or leave {option} away")
+
+
 def words(option: str, value: str) -> list[str]:
     """Split a comma-separated list.
 
@@ -104,6 +113,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     stdout_console().print(table)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names with commas between them, a dash where there is none."""
+    return ", ".join(names) or "-"
 
 
 def human_size(size: float) -> str:

@@ -7,10 +7,11 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from go_labs.spec import LABS
 from provision.atomic import alone, staging
 from provision.toolchains import Toolchain
 from vm import process
@@ -22,7 +23,11 @@ _FORMAT = 1
 """Part of every hash; raised when the way of building changes."""
 
 _SUM = "sha256"
-_LOCAL_REPLACE = re.compile(r"=>\s*(\.{1,2}/?\S*|/\S+)\s*(?://.*)?$", re.MULTILINE)
+_LOCAL_REPLACE = re.compile(r'^(?!\s*//).*=>\s*"?((?:\.{1,2}(?![\w.-])|/)[^"\n]*?)"?\s*(?://.*)?$', re.MULTILINE)
+"""A folder in a replacement, in quotes where its name has a space (Go Modules Reference, "Lexical elements")."""
+
+_LABKIT = b'"kmlab/labkit"'
+"""How a program imports what the labs share."""
 
 _FETCHING = ("GOPROXY", "GOSUMDB", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOINSECURE", "GOAUTH")
 """Settings of Go that say where modules come from; all others that the host has are left out."""
@@ -96,6 +101,21 @@ def build(folder: Path, toolchain: Toolchain, layout: Layout, variant: Variant =
     return target / folder.name
 
 
+def compiler_words(folder: Path, toolchain: Toolchain, layout: Layout, flags: Sequence[str]) -> bytes:
+    """Return what the compiler says of the package in ``folder`` under ``flags``: lines of ``file:line:column: words``.
+
+    Go keeps the compiler's words beside what it compiled, so that a build from its cache says them again.
+
+    :raises BuildError: see :func:`build`; also for a flag that this version of the compiler does not have.
+    """
+    said: list[bytes] = []
+    folder = folder.resolve()
+    find_module(folder)
+    with staging(layout.builds) as stage:
+        _compile(folder, stage / folder.name, toolchain, layout, PLAIN, (f"-gcflags={' '.join(flags)}",), said.append)
+    return b"".join(said)
+
+
 def find_module(folder: Path) -> Path:
     """Return the folder with the ``go.mod`` that ``folder`` belongs to.
 
@@ -107,6 +127,26 @@ def find_module(folder: Path) -> Path:
         if (parent / "go.mod").is_file():
             return parent
     raise BuildError(f"{folder} is in no Go module", f"run `go mod init NAME` in {folder}")
+
+
+def check_labkit(folder: Path) -> None:
+    """Refuse a program that imports labkit from a module that does not lead to it, as after a checkout was moved.
+
+    ``go build`` would look for kmlab on the network, or say to.
+
+    :raises BuildError: see above, and :func:`find_module`.
+    """
+    module = find_module(folder)
+    imports = any(_LABKIT in path.read_bytes() for path in folder.glob("*.go"))
+    if imports and not any(_is_kmlab(root) for root in _modules(module)):
+        way = f"go mod edit -require kmlab@v0.0.0 -replace kmlab={LABS}"
+        raise BuildError(f"{module / 'go.mod'} leads to no kmlab, whose labkit is imported", f"in {module}: {way}")
+
+
+def _is_kmlab(root: Path) -> bool:
+    """Whether the module in ``root`` is that of the labs, this checkout's or another one's."""
+    file = root / "go.mod"
+    return file.is_file() and re.search(rb"^module kmlab\s*$", file.read_bytes(), re.MULTILINE) is not None
 
 
 def inputs_hash(folder: Path, module: Path, toolchain: Toolchain, variant: Variant) -> str:
@@ -151,14 +191,23 @@ def _is_whole(target: Path, name: str) -> bool:
         return False
 
 
-def _compile(folder: Path, program: Path, toolchain: Toolchain, layout: Layout, variant: Variant) -> None:
+def _compile(
+    folder: Path,
+    program: Path,
+    toolchain: Toolchain,
+    layout: Layout,
+    variant: Variant,
+    flags: Sequence[str] = (),
+    words_to: Callable[[bytes], object] | None = None,
+) -> None:
     words: list[str | Path] = [toolchain.go, "build", "-trimpath", "-buildvcs=false", "-modcacherw", *variant.flags()]
+    words += flags
     words += ["-o", program, "."]
     with disk(layout.builds):
         temporary = program.parent / "tmp"
         temporary.mkdir()
     try:
-        process.run(words, environment=_environment(toolchain, layout, temporary), cwd=folder)
+        process.run(words, environment=_environment(toolchain, layout, temporary), cwd=folder, words_to=words_to)
     except BuildError as error:
         raise BuildError(f"{folder.name} does not build with Go {toolchain.version}", error.hint) from error
     except PermissionError as error:

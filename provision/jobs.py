@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from go_labs.spec import LabFolder
-from provision import labrun, payload
+from provision import gobuild, labrun, payload
 from provision.house import START_SECONDS, House, say
 from provision.labrun import Outcome, RunRequest
 from provision.payload import Payload
@@ -54,6 +54,17 @@ class Job:
 def new_seed() -> int:
     """Return a seed for a run that was given none; it is recorded, so that the run can be made again."""
     return secrets.randbelow(SEED_LIMIT)
+
+
+def check(folder: LabFolder, kernels: Sequence[Kernel]) -> None:
+    """Refuse, before anything is built or started, a folder that is no Go program and kernels that do not fit the lab.
+
+    :raises BuildError: the folder has no Go source, belongs to no module, or to one that does not lead to labkit.
+    :raises UsageError: a kernel is too old for the lab.
+    """
+    gobuild.check_labkit(folder.path)
+    for kernel in kernels:
+        check_kernel(folder, kernel)
 
 
 def check_kernel(folder: LabFolder, kernel: Kernel) -> None:

@@ -38,6 +38,9 @@ GUEST_FOLDER = "/lab"
 PLAN = "plan.json"
 """Name of the workload's probe plan in the staging folder."""
 
+COMPILER = "compiler.txt"
+"""Name of the compiler's words on the workload, likewise."""
+
 ATTEMPTS = "attempts.json"
 """Name of what came of the lab's attempts, likewise."""
 
@@ -206,10 +209,18 @@ def _write_evidence(
     if machine.console_path.exists():
         shutil.copyfile(machine.console_path, staging / "console.log")
     (staging / PLAN).write_bytes(request.payload.plan)
+    if request.folder.lab.compiler:
+        (staging / COMPILER).write_bytes(request.payload.compiler)
     facts: dict[str, object] = {"guest": journal.guest, "host_load": hostfacts.load()}
     if error is not None:
         facts["error"] = {"class": type(error).__name__, "message": error.message, "exit_code": error.exit_code}
-    logs = {"plan": PLAN, "console": "console.log", "kernel_log": "kernel.log", "attempts": ATTEMPTS}
+    logs = {
+        "plan": PLAN,
+        "console": "console.log",
+        "kernel_log": "kernel.log",
+        "attempts": ATTEMPTS,
+        "compiler": COMPILER,
+    }
     files = {role: name for role, name in logs.items() if (staging / name).exists()}
     evidence = Evidence(
         schema=EVIDENCE_SCHEMA,

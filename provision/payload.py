@@ -48,6 +48,7 @@ class Payload:
     """Files of one lab by their path below the run's folder in the machine, and what is recorded of them.
 
     :param binary: the workload, on the host; ``plan``: its probe plan, JSON.
+    :param compiler: the compiler's words on it, where the lab wants them.
     """
 
     files: dict[str, Path | bytes]
@@ -55,6 +56,7 @@ class Payload:
     binary: Path
     plan: bytes
     go_version: str
+    compiler: bytes = b""
 
 
 def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot) -> Payload:
@@ -77,8 +79,14 @@ def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot
         pushed, pushed_plan = lean(binary, probe_plan, layout, tools)
         encoded = plan.to_json(pushed_plan)
         files: dict[str, Path | bytes] = {folder.lab.name: pushed, "plan.json": encoded}
+        flags = folder.lab.compiler
         return Payload(
-            files=files, kit=shared.result(), binary=binary, plan=encoded, go_version=f"go{toolchain.version}"
+            files=files,
+            kit=shared.result(),
+            binary=binary,
+            plan=encoded,
+            go_version=f"go{toolchain.version}",
+            compiler=gobuild.compiler_words(folder.path, toolchain, layout, flags) if flags else b"",
         )
 
 

@@ -13,6 +13,7 @@ stay untrusted: they are escaped where they are shown.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -118,10 +119,20 @@ class PhaseData:
 
 
 @dataclass(frozen=True, slots=True)
+class CompilerNote:
+    """One line of the compiler's: its ``words`` on line ``line`` of ``file``, which is named without its folder."""
+
+    file: str
+    line: int
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunData:
     """All that a run left, read and validated; ``kernel_log`` is the machine's, by line, untrusted.
 
     :param attempts: what came of the lab's attempts, by id; ``attempts_error``: why there are none.
+    :param compiler: the compiler's words on the workload, where the lab wants them.
     """
 
     lab: Lab
@@ -131,6 +142,7 @@ class RunData:
     kernel_log: Sequence[str] = ()
     attempts: Mapping[str, AttemptResult] = field(default_factory=dict)
     attempts_error: str = ""
+    compiler: Sequence[CompilerNote] = ()
 
     @property
     def clock(self) -> Clock:
@@ -178,11 +190,10 @@ def load(path: Path) -> Callable[[RunData], Analysis]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and msgspec look up annotations there
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(
-            f"{path} cannot be imported: {type(error).__name__}: {error}", "mend it, then run again"
-        ) from error
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may be a document of ours
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{path} cannot be imported: {words(error)}", "mend it, then run again") from error
     analyse = getattr(module, "analyse", None)
     if not callable(analyse):
         raise ConfigError(
@@ -190,3 +201,8 @@ def load(path: Path) -> Callable[[RunData], Analysis]:
         )
     found: Callable[[RunData], Analysis] = analyse
     return found
+
+
+def words(error: BaseException) -> str:
+    """Return what a lab's own code failed with, in one line."""
+    return neutral(f"{type(error).__name__}: {' '.join(str(error).split())}", limit=300)

@@ -113,8 +113,9 @@ def tally(found: Record) -> list[tuple[Outcome, int]]:
 
 
 @cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """Return what renders the templates: every string is escaped, and what a template does not know is an error."""
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -122,7 +123,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "number": text.number,
         "duration": text.duration,
         "percent": text.percent,
@@ -130,7 +131,7 @@ def _environment() -> jinja2.Environment:
         "outcome": text.OUTCOME_WORDS.__getitem__,
         "bytes": _bytes,
     }
-    environment.globals |= {
+    made.globals |= {
         "quantity": text.quantity,
         "interval": text.interval,
         "heat_plot": plots.heat_plot,
@@ -149,7 +150,7 @@ def _environment() -> jinja2.Environment:
         "point_of": _point_of,
         "maximum_rows": MAXIMUM_ROWS,
     }
-    return environment
+    return made
 
 
 def _finalize(value: Any) -> Any:  # noqa: ANN401  (Jinja hands over whatever a template prints)
@@ -186,7 +187,7 @@ def page(found: Record) -> str:
     for chart in found.charts:
         places[chart.place].append(chart)
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             record=found,
@@ -216,16 +217,23 @@ def render(record_path: Path, out: Path | None = None) -> Path:
     :raises RecordError: the record is missing, broken, of another schema or changed, or ``out`` cannot be written.
     :raises DiskFullError: no space is left.
     """
-    content = page(record.read(record_path)).encode()
     target = record_path / record.REPORT if out is None else out
+    write(target, page(record.read(record_path)))
+    return target
+
+
+def write(target: Path, content: str) -> None:
+    """Write a page to a temporary name, then rename.
+
+    :raises RecordError: ``target`` cannot be written. :raises DiskFullError: no space is left.
+    """
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content)
+        temporary.write_text(content, "utf-8")
         temporary.replace(target)
     except OSError as error:
         if record.is_full(error):
-            raise DiskFullError(f"no space left for {target}", "free some space, then `invoke report` again") from error
+            raise DiskFullError(f"no space left for {target}", "free some space, then make the page again") from error
         raise RecordError(f"{target} cannot be written: {error.strerror}", "name another file with --out") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return target

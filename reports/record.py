@@ -14,6 +14,7 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from go_labs.evidence import Evidence
 from go_labs.spec import LabFolder
 from reports import attempts, schema, staging, verdicts, waits
 from reports import metrics as generic_metrics
-from reports.analysis import Analysis, PhaseData, RunData, load
+from reports.analysis import Analysis, PhaseData, RunData, load, words
 from reports.charts import AnyChart
 from reports.schema import Artefact, LabNote, Metric, PhaseNote, Record
 from reports.text import neutral
@@ -94,13 +95,12 @@ def analyse(run: RunData, folder: LabFolder) -> Analysis:
         return Analysis(metrics=_clocked(shared, run), charts=[*_tried(run), *charts])
     function = load(folder.analysis)
     try:
-        own = function(run)
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may be a document of ours
+            own = function(run)
     except LabError:
         raise
-    except Exception as error:
-        raise ConfigError(
-            f"{folder.analysis} failed: {type(error).__name__}: {error}", "mend it; what the run left is kept"
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{folder.analysis} failed: {words(error)}", "mend it; what the run left is kept") from error
     if not isinstance(own, Analysis):
         raise ConfigError(
             f"{folder.analysis} gave {type(own).__name__}, not Analysis", "return reports.analysis.Analysis"
@@ -252,12 +252,12 @@ def _with_timelines(analysis: Analysis, folder: Path) -> Analysis:
         taken.add(full.name)
         written = perfetto.encode(full)
         _write(folder / full.path, written.data)
-        for count, words in (
+        for count, cut in (
             (written.overlapping, "slices overlapped the next one on their track and were cut there"),
             (written.omitted, "later runs and instants were left out"),
         ):
             if count:
-                notes.append(f"{full.path}: {count} {words}.")
+                notes.append(f"{full.path}: {count} {cut}.")
     return msgspec.structs.replace(analysis, notes=notes)
 
 

@@ -7,7 +7,8 @@ together becomes a phase with an error: the rest of the run is kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ from go_labs.evidence import (
     WorkloadOutput,
 )
 from go_labs.spec import Lab
-from reports.analysis import Events, PhaseData, RunData, no_events
+from reports.analysis import CompilerNote, Events, PhaseData, RunData, no_events
 from reports.text import neutral
 from vm.errors import LabError, OutputError, RecordError
 
@@ -77,8 +78,23 @@ def read(staging: Path, lab: Lab) -> tuple[Evidence, RunData]:
         kernel_log=log,
         attempts=attempts,
         attempts_error=attempts_error,
+        compiler=compiler_notes(_log(staging, evidence.files.get("compiler"))),
     )
     return evidence, run
+
+
+_COMPILER_NOTE = re.compile(r"(?P<file>[^:]+\.go):(?P<line>\d+):\d+: (?P<words>.+)")
+
+
+def compiler_notes(lines: Sequence[str]) -> list[CompilerNote]:
+    """Return what the compiler said of which line; lines of another form (``# package``) are left out."""
+    found = []
+    for line in lines:
+        match = _COMPILER_NOTE.fullmatch(line)
+        if match:
+            words = neutral(match["words"], limit=MAXIMUM_STRING)
+            found.append(CompilerNote(file=neutral(Path(match["file"]).name), line=int(match["line"]), words=words))
+    return found
 
 
 def read_evidence(path: Path) -> Evidence:

@@ -65,6 +65,17 @@ BAD: list[tuple[list[str], int, str, str]] = [
     (["plan", str(INVOKE), "--sets", "mutx"], 10, "mutx", "mutex"),
     (["report", "no-such-record"], 40, "no-such-record", ""),
     (["report", "go_labs/mutex"], 40, "run.json", ""),
+    (["labs.new", "My-Lab"], 10, "'My-Lab' is no name for a lab", "my_lab"),
+    (["labs.new", "mutex"], 10, "mutex is a lab of the repository", "my_mutex"),
+    (["labs.new", "go_labs"], 10, "go_labs is there already", "another name"),
+    (["labs.new", "nowhere/my_lab"], 10, "cannot be made", "must be there"),
+    (["claims", "--lab", "mutx"], 10, "no lab 'mutx'", "mutex"),
+    (["claims", "--lab", "mutex,,mutex"], 10, "empty element", "comma"),
+    (["claims", "--kernel", "6.10"], 10, "no kernel '6.10'", "6.1"),
+    (["claims", "--kernel", "6.1,6.1"], 10, "twice", "6.1"),
+    (["claims", "--out", "page.html"], 10, "--out means nothing without --html", "add --html"),
+    (["claims", "--html", "--out", "nowhere/page.html"], 40, "cannot be written", "--out"),
+    (["claims", "--runs", "setup.sh"], 10, "setup.sh is no folder", "give a folder"),
     (["ssh", "--kernel", "6.1"], 210, "needs a terminal", "--command"),
     (["ssh", "--kernel", "6.10", "--command", "true"], 210, "no kernel '6.10'", "6.1"),
     (["ssh", "--name", "ghost", "--command", "true"], 210, "ghost", "vm.up"),
@@ -92,6 +103,121 @@ def test_bad_input_gets_one_error_one_hint_and_its_status(
     assert lines[0].startswith("error: ")
     assert said in lines[0]
     assert hint in "".join(line for line in lines if line.startswith("hint: "))
+
+
+def own_lab(root: Path) -> Path:
+    from provision import skeleton
+
+    return skeleton.create(str(root / "my_lab"))
+
+
+OWN: list[tuple[str, str, str, int, str, str]] = [
+    ("lab.toml", "", "", 11, "has no lab.toml", "invoke labs.new"),
+    ("lab.toml", "oracle =", "oracel =", 11, "has no field 'oracel'", "did you mean oracle"),
+    ("lab.toml", 'name = "my_lab"', 'name = "another"', 11, "its folder is 'my_lab'", "rename the folder"),
+    (
+        "lab.toml",
+        'metric = "free.parked_share"',
+        'metric = "free.shares"',
+        11,
+        "names 'free.shares'",
+        "free.parked_share",
+    ),
+    ("lab.toml", 'default = "4,16"', 'default = "0"', 10, "sizes=0 is out of range 1 to 1024", "waiting goroutines"),
+    (
+        "analysis.py",
+        "import annotations",
+        "import nothing_of_that_name",
+        11,
+        "analysis.py cannot be imported",
+        "mend it",
+    ),
+    ("main.go", "", "", 15, "has no Go source", "Go program"),
+    ("go.mod", "", "", 15, "is in no Go module", "go mod init"),
+    ("go.mod", "replace kmlab =>", "// replace kmlab =>", 15, "go.mod leads to no kmlab", "go mod edit"),
+    ("go.mod", "/go_labs", "/moved/go_labs", 15, "go.mod leads to no kmlab", "-replace kmlab="),
+]
+"""File of a lab of one's own, what is changed in it (nothing: the file is missing), status, error and hint."""
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "status", "said", "hint"), OWN, ids=[f"{row[1]} {row[4]}" for row in OWN]
+)
+def test_a_lab_of_ones_own_that_does_not_hold_together_is_told_before_anything_is_built_or_started(
+    file: str, old: str, new: str, status: int, said: str, hint: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    folder = own_lab(tmp_path)
+    if old:
+        text = (folder / file).read_text()
+        assert old in text
+        (folder / file).write_text(text.replace(old, new, 1))
+    else:
+        for path in [folder / file, *(folder.glob("*.go") if file == "main.go" else [])]:
+            path.unlink(missing_ok=True)
+
+    done = invoke("-r", str(REPOSITORY), "lab", "./my_lab", "--kernel", "6.1", environment=environment, cwd=tmp_path)
+
+    lines = done.stderr.splitlines()
+    assert done.returncode == status, done.stderr
+    assert done.stdout == ""
+    assert len(lines) == 2
+    assert lines[0].startswith("error: ")
+    assert said in lines[0]
+    assert lines[1].startswith("hint: ")
+    assert hint in lines[1]
+    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_new_lab_is_made_here_and_said_how_it_is_tried(environment: dict[str, str], tmp_path: Path) -> None:
+    done = invoke("-r", str(REPOSITORY), "labs.new", "queue", environment=environment, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "./queue: go.mod, lab.toml, main.go, main_test.go, analysis.py",
+        "run it:  invoke lab ./queue --kernel 6.1",
+        "test it: cd ./queue && go test",
+    ]
+    assert (tmp_path / "queue" / "main.go").is_file()
+
+
+def test_labs_are_listed_with_title_section_claims_and_length(environment: dict[str, str]) -> None:
+    row = next(line for line in invoke("labs", environment=environment).stdout.splitlines() if line.startswith("mutex"))
+
+    assert re.split(r"  +", row.strip()) == [
+        "mutex", "2.4", "45 s", "sync.Mutex and sync.RWMutex under contention",
+        "2.4-a, 2.4-b, 2.4-c, 2.4-d, 2.4-e, 2.4-f",
+    ]  # fmt: skip
+
+
+def test_the_ledger_names_what_it_left_out_on_stderr_alone(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "runs" / "half-made").mkdir(parents=True)
+
+    done = invoke("claims", "--json", "--kernel", "7.3,6.1", environment=environment)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[0] == "left out 1 broken record:"
+    assert "half-made: no run.json" in done.stderr
+    document = json.loads(done.stdout)
+    assert document["kernels"] == ["7.3", "6.1"]
+    assert [each["name"] for each in document["broken"]] == ["half-made"]
+    assert {"2.4-a", "2.4-f"} <= {row["claim"] for row in document["claims"]}
+
+
+def test_the_ledgers_page_is_written_below_the_records_or_where_one_says(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    for words, place in (
+        ([], tmp_path / "runs" / "claims.html"),
+        (["--out", str(tmp_path / "x.html")], tmp_path / "x.html"),
+    ):
+        done = invoke("claims", "--html", *words, environment=environment)
+        assert done.stdout == f"page: {place}\n"
+        assert place.read_text().startswith("<!doctype html>")
+
+    assert json.loads(invoke("claims", "--html", "--json", environment=environment).stdout)["page"].endswith(
+        "claims.html"
+    )
 
 
 def test_errors_have_no_colours_where_nobody_looks(environment: dict[str, str]) -> None:
@@ -124,7 +250,9 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("words", [["labs"], ["kernels"], ["images.list"], ["vm.status"]], ids=lambda w: w[0])
+@pytest.mark.parametrize(
+    "words", [["labs"], ["labs.list"], ["kernels"], ["images.list"], ["vm.status"]], ids=lambda w: w[0]
+)
 def test_json_and_nothing_else_is_on_stdout(words: list[str], environment: dict[str, str]) -> None:
     done = invoke(*words, "--json", environment=environment)
 

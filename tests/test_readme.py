@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -73,7 +74,15 @@ def examples() -> list[Example]:
 
 EXAMPLES = examples()
 
-RUN = ["invoke --list", "invoke labs", "invoke kernels", "invoke vm.status", "invoke images.list"]
+RUN = [
+    "invoke --list",
+    "invoke labs",
+    "invoke claims",
+    "invoke claims --html",
+    "invoke kernels",
+    "invoke vm.status",
+    "invoke images.list",
+]
 """Examples that need no machine and take a moment: these are really run."""
 
 
@@ -138,7 +147,7 @@ def check_values(task: str, given: dict[str, object]) -> None:
 @pytest.mark.parametrize("text", RUN)
 def test_cheap_examples_do_what_the_document_says(text: str, tmp_path: Path) -> None:
     assert any(example.text == text for example in EXAMPLES), "no document shows this any more"
-    settings = {**os.environ, "KMLAB_CACHE": str(tmp_path / "cache"), "KMLAB_STATE": str(tmp_path / "state")}
+    settings = {**os.environ, **{f"KMLAB_{name}": str(tmp_path / name.lower()) for name in ("CACHE", "STATE", "RUNS")}}
 
     done = subprocess.run(
         [Path(sys.executable).parent / "invoke", *shlex.split(text)[1:]],
@@ -147,6 +156,40 @@ def test_cheap_examples_do_what_the_document_says(text: str, tmp_path: Path) -> 
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def written_lab(root: Path) -> Path:
+    """Write the lab that README shows below ``root``, beside the Go module that it names, and return its folder."""
+    text = (REPOSITORY / "README.md").read_text()
+    files = re.findall(r"`my_lab/([\w.]+)`[^`]*:\n\n```\w*\n(.*?)```", text, re.DOTALL)
+    assert [name for name, _ in files] == ["go.mod", "main.go", "lab.toml"]
+    folder = root / "my_lab"
+    folder.mkdir()
+    (root / "go_labs").symlink_to(spec.LABS)
+    for name, content in files:
+        (folder / name).write_text(content)
+    return folder
+
+
+def test_the_lab_that_readme_shows_holds_together(tmp_path: Path) -> None:
+    from reports import rehearsal
+
+    rehearsal.check(spec.find(str(written_lab(tmp_path))))
+
+
+@pytest.mark.vm
+def test_the_lab_that_readme_shows_runs_and_judges_its_claim(tmp_path: Path) -> None:
+    written_lab(tmp_path)
+    words = ["lab", "./my_lab", "--kernel", "6.1", "--runs", str(tmp_path / "runs"), "--json"]
+
+    done = subprocess.run(
+        [Path(sys.executable).parent / "invoke", "-r", REPOSITORY, *words],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    (outcome,) = json.loads(done.stdout)["runs"]
+    assert [(v["claim"], v["verdict"]) for v in outcome["verdicts"]] == [("own-a", "confirmed")]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -78,6 +78,7 @@ def run(
     output: Path | None = None,
     cwd: Path | None = None,
     dies_with_us: bool = False,
+    words_to: Callable[[bytes], object] | None = None,
 ) -> bytes:
     """Run a child to its end and return its standard output.
 
@@ -85,6 +86,7 @@ def run(
     :param feed: writes the child's standard input; called in this thread.
     :param dies_with_us: a SIGTERM for the child if this process is killed: for one that would go on for long.
     :param output: a file that gets the child's standard output instead.
+    :param words_to: takes what a child that went well said on its standard error.
     :raises BuildError: it failed; the message names it, the hint has its last words.
     :raises DiskFullError: it failed because no space is left.
     :raises SetupError: there is no such program. :raises Interrupted: builds are to end.
@@ -126,6 +128,8 @@ def run(
     STOP.check()
     if child.returncode != 0:
         raise failure(name, child.returncode, errors)
+    if words_to is not None:
+        words_to(errors)
     return said or b""
 
 

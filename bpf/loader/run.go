@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -36,6 +37,7 @@ type session struct {
 	binary  string
 	object  *ebpf.CollectionSpec
 	trace   trace
+	dog     *watchdog
 }
 
 // run traces one command. It returns an error when there is no trace, and also when there is one of a target that did not
@@ -45,7 +47,14 @@ func run(options runOptions) error {
 	if err != nil {
 		return err
 	}
+	limit := options.timeout + ownTime
+	if options.timeout == 0 {
+		limit = math.MaxInt64
+	}
+	s.dog = startWatchdog(limit, os.Stderr, os.Exit)
+	defer s.dog.stop()
 	if options.calibrate {
+		s.dog.enter("calibrating")
 		if err := s.calibrate(); err != nil {
 			return err
 		}
@@ -137,6 +146,7 @@ func (s *session) observe(target *target, interrupted <-chan os.Signal) (ended, 
 	if stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME); err == nil {
 		defer stats.Close()
 	}
+	s.dog.enter("loading and attaching")
 	programs, attached, err := s.install(target.pid())
 	if err != nil {
 		return nil, err
@@ -146,7 +156,9 @@ func (s *session) observe(target *target, interrupted <-chan os.Signal) (ended, 
 	if err != nil {
 		return nil, errors.Join(err, attached.Close())
 	}
+	s.dog.enter("the target ran")
 	ended, failed = s.watch(target, interrupted)
+	s.dog.enter("collecting")
 	// The target is gone, so nothing is counted any more: reading need not wait until all is detached.
 	detached := make(chan error, 1)
 	go func() { detached <- attached.Close() }()
@@ -154,6 +166,7 @@ func (s *session) observe(target *target, interrupted <-chan os.Signal) (ended, 
 	if failed == nil {
 		failed = s.collect(target, programs, drain)
 	}
+	s.dog.enter("detaching")
 	if failed = errors.Join(failed, <-detached); failed != nil {
 		return nil, failed
 	}

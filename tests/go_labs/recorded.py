@@ -1,4 +1,8 @@
-"""A recorded run of the mutex lab as a staging folder.
+"""Recorded runs of labs as staging folders.
+
+Renew that of a lab, of a run with short options, with
+``PYTHONPATH=. .venv/bin/python -m tests.go_labs.recorded RECORD NAME``.
+The mutex lab's is older and has its own form:
 
 Phases timed, traced and profiled were recorded from the workload and the loader on an ordinary machine (Go 1.27.3, two
 CPUs, short options); the kernel phase and its tools in an emulated machine with 6.1. A test may put other words in the
@@ -9,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,8 +77,39 @@ def read(folder: Path, tools: Mapping[str, Any] | None = None, **changes: Any) -
     return staging.read(folder, spec.find("mutex").lab)[1]
 
 
+def read_record(name: str, folder: Path, **changes: Any) -> RunData:
+    """Read the recorded run of lab ``name``, laid out in ``folder``; ``changes`` go to its provenance.
+
+    ``fixtures/NAME`` holds what a run in a machine left, as :func:`keep` took it from the record.
+    """
+    shutil.copytree(RUN.parent / name, folder, dirs_exist_ok=True)
+    path = folder / staging.EVIDENCE
+    evidence = staging.read_evidence(path)
+    evidence = msgspec.structs.replace(evidence, provenance=msgspec.structs.replace(evidence.provenance, **changes))
+    path.write_bytes(msgspec.json.encode(evidence))
+    return staging.read(folder, spec.find(name).lab)[1]
+
+
+def keep(record: Path, name: str) -> None:
+    """Make ``fixtures/NAME`` of a run's record: its evidence and what that names, logs left out."""
+    target = RUN.parent / name
+    shutil.rmtree(target, ignore_errors=True)
+    evidence = staging.read_evidence(record / staging.EVIDENCE)
+    logs = ("console", "kernel_log", "stderr", "loader.err", "tools.err")
+    files = {role: file for role, file in evidence.files.items() if role not in logs}
+    phases = [
+        msgspec.structs.replace(phase, files={r: f for r, f in phase.files.items() if r not in logs})
+        for phase in evidence.phases
+    ]
+    for file in {*files.values(), *(file for phase in phases for file in phase.files.values())}:
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(record / file, target / file)
+    kept = msgspec.structs.replace(evidence, files=files, phases=phases)
+    (target / staging.EVIDENCE).write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=1))
+
+
 def analyse(run: RunData) -> Analysis:
-    path = spec.find("mutex").analysis
+    path = spec.find(run.lab.name).analysis
     assert path is not None
     return analysis.load(path)(run)
 
@@ -88,3 +124,7 @@ def judge(run: RunData) -> dict[str, Verdict]:
     found = list(figures(run).values())
     gates = verdicts.gates(run.lab, found)
     return {v.claim: v for v in verdicts.judge(run.lab, found, gates, metrics.losses(run), run.clock)}
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]), sys.argv[2])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -30,13 +29,6 @@ def test_criteria_and_gates_can_be_judged() -> None:
     assert [claim.id for claim in lab().claims] == [f"2.4-{letter}" for letter in "abcdef"]
 
 
-@pytest.mark.parametrize("full", [False, True])
-def test_defaults_lie_within_their_own_ranges(full: bool) -> None:
-    values = options.resolve(lab(), {}, full=full)
-
-    assert set(values) == set(lab().options)
-
-
 @pytest.mark.parametrize("given", ["sizes=0", "readers=101", "goroutines=257", "repetitions=0", "rep=61", "gc=2.1"])
 def test_options_out_of_range_are_refused(given: str) -> None:
     with pytest.raises(UsageError, match="out of range"):
@@ -60,30 +52,6 @@ def workload(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = {**os.environ, "CGO_ENABLED": "0"}
     subprocess.run([GO, "build", "-o", program, "./mutex"], cwd=MODULE, check=True, env=environment)
     return program
-
-
-@pytest.mark.build
-def test_the_workload_has_the_options_of_lab_toml(workload: Path) -> None:
-    said = json.loads(subprocess.run([workload, "--describe"], capture_output=True, check=True).stdout)
-
-    described = {option["name"]: option for option in said}
-
-    assert set(described) == set(lab().options)
-    for name, option in lab().options.items():
-        theirs = described[name]
-        ours = {"kind": option.kind, "default": option.default, "minimum": option.minimum, "maximum": option.maximum}
-        assert {key: theirs.get(key) for key in ours} == ours
-
-
-@pytest.mark.build
-@pytest.mark.parametrize("argument", ["--sizes=0", "--readers=101", "--sections=none", "--phase=warm", "--nothing=1"])
-def test_the_workload_refuses_what_cannot_be_meant(workload: Path, argument: str) -> None:
-    done = subprocess.run([workload, argument], capture_output=True, text=True, check=False)
-
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("mutex: ")
-    assert "goroutine" not in done.stderr
 
 
 @pytest.mark.build

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bpf.elf import Elf
+from go_labs.spec import LABS
 from provision import gobuild, toolchains
 from provision.gobuild import PLAIN, Variant
 from provision.toolchains import Toolchain
@@ -111,6 +112,20 @@ def test_a_folder_in_no_module_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="in no Go module") as caught:
         gobuild.find_module(tmp_path)
     assert "go mod init" in caught.value.hint
+
+
+def test_a_program_whose_module_does_not_lead_to_labkit_is_refused(folder: Path) -> None:
+    gobuild.check_labkit(folder)  # it imports none
+    (folder / "main.go").write_text('package main\n\nimport _ "kmlab/labkit"\n\nfunc main() {}\n')
+
+    with pytest.raises(BuildError, match="leads to no kmlab") as caught:
+        gobuild.check_labkit(folder)
+    assert f"-replace kmlab={LABS}" in caught.value.hint
+
+    with (folder.parent / "go.mod").open("a") as file:
+        file.write(f"replace kmlab => {LABS}\n")
+    gobuild.check_labkit(folder)
+    gobuild.check_labkit(LABS / "mutex")
 
 
 # --- building -----------------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from reports import html
+from reports import html, ledger, ledger_views
+from vm import lock as locks
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -34,12 +35,17 @@ class Quiet(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture(params=["sealed", "recorded"])
+@pytest.fixture(params=["sealed", "recorded", "ledger"])
 def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """Address on loopback of a folder with the report and a frame around it for each width."""
     if BROWSER is None:
         pytest.skip("no browser here")
-    html.render(request.getfixturevalue(request.param), tmp_path / "report.html")
+    if request.param == "ledger":
+        found = ledger.collect(request.getfixturevalue("recorded").parent)
+        made = ledger.make(ledger.choose_labs([]), ledger.choose_lines([], found, locks.read()), found)
+        ledger_views.write_page(made, tmp_path, tmp_path / "report.html")
+    else:
+        html.render(request.getfixturevalue(request.param), tmp_path / "report.html")
     for width in (360, 1366):
         (tmp_path / f"{width}.html").write_text(FRAME.format(width=width))
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path)))

@@ -346,3 +346,10 @@ def test_text_has_the_contrast_that_wcag_asks_for(theme: int) -> None:
 def test_the_page_names_its_schema_and_how_to_make_it_again(content: str, found: Record) -> None:
     assert f"schema {schema.SCHEMA}" in content
     assert f"invoke report runs/{found.id}" in content
+
+
+def test_a_lab_that_belongs_to_no_section_says_none(found: Record) -> None:
+    lab = msgspec.structs.replace(found.lab, section="")
+
+    assert "of the book" in html.page(found).partition("<h1>")[0]
+    assert "section" not in Page(html.page(msgspec.structs.replace(found, lab=lab)).partition("<h1>")[0]).text

@@ -1,0 +1,14 @@
+package main
+
+//go:noinline
+func stackNine(int) {
+	defer add()
+	defer add()
+	defer add()
+	defer add()
+	defer add()
+	defer add()
+	defer add()
+	defer add()
+	defer add()
+}
