@@ -25,6 +25,7 @@ _COMMON = (
 )
 """In every set: who parks, who runs, in which segment."""
 
+_CREATED = Hook("created", "go_created", (Name("runtime.newproc1"),), point="ret")
 _ENDED = Hook("ended", "go_ended", (Name("runtime.goexit0", until=(1, 21)), Name("runtime.gdestroy", since=(1, 22))))
 _PANIC = Hook("panic", "go_panic", (Name("runtime.gopanic"),))
 _CLOSE = Hook("close", "go_close", (Name("runtime.closechan"),), required=False)
@@ -146,7 +147,7 @@ GOROUTINE = ProbeSet(
     name="goroutine",
     hooks=(
         *_COMMON,
-        Hook("created", "go_created", (Name("runtime.newproc1"),), point="ret"),
+        _CREATED,
         _ENDED,
         _PANIC,
     ),

@@ -70,7 +70,9 @@ def document(tool: str, target: str, maps: dict[str, Any], failed: int) -> dict[
         "processes": maps.get("@processes", {}),
         "losses": {"helper": failed},
     }
-    if tool == "futex":
+    if tool == "sched_switch":
+        result |= switches(maps)
+    elif tool == "futex":
         result |= {"operations": operations(maps.get("@operations", {})), "heat": heat(maps.get("@heat", {}))}
     else:
         result["stacks"] = stacks(maps.get("@stacks", {}))
@@ -94,6 +96,16 @@ def heat(table: dict[str, list[Bucket]]) -> list[list[int]]:
         for bucket in table[str(slot)]
         if bucket["count"]
     ]
+
+
+def switches(maps: dict[str, Any]) -> dict[str, Any]:
+    """Return who left a CPU as rows of segment, prev_state, system call (-1: in none), number; the rest by segment."""
+    rows = [[*map(int, key.split(",")), count] for key, count in maps.get("@left", {}).items()]
+    names = ("idle", "ran", "again", "to_idle")
+    return {
+        "left": sorted([segment, state, call - 1, count] for segment, state, call, count in rows),
+        **{name: maps.get(f"@{name}", {}) for name in names},
+    }
 
 
 def stacks(table: Table) -> list[dict[str, Any]]:
