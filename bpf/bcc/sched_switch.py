@@ -54,13 +54,12 @@ static inline void one_more(u64 *count)
         add(LOST_OTHER);
 }
 
-/* Whether a thread's name is the wanted one; a name ends with its first zero, and what follows is not said to be zero. */
-static inline int is_wanted(const char *comm)
+/* A name ends with its first zero; what follows in the tracepoint's field need not be zero. */
+static inline int is_named(const char *comm)
 {
-    char name[16] = {};
-    u64 *words = (u64 *)name;
+    u64 name[2] = {};
     bpf_probe_read_kernel_str(name, sizeof(name), comm);
-    return words[0] == WANTED_LOW && words[1] == WANTED_HIGH;
+    return is_wanted(name);
 }
 
 TRACEPOINT_PROBE(syscalls, sys_enter_getpriority)
@@ -103,7 +102,7 @@ TRACEPOINT_PROBE(sched, sched_switch)
     s64 *inside;
 
     add(TOTAL);
-    if (is_wanted(args->prev_comm)) {
+    if (is_named(args->prev_comm)) {
         hit(0);
         inside = call.lookup(&prev);
         key.segment = id;
@@ -117,7 +116,7 @@ TRACEPOINT_PROBE(sched, sched_switch)
         if (!next)
             one_more(to_idle.lookup_or_try_init(&id, &zero));
     }
-    if (is_wanted(args->next_comm) && !prev) {
+    if (is_named(args->next_comm) && !prev) {
         one_more(idle.lookup_or_try_init(&id, &zero));
         if (woken.update(&next, &one))
             add(LOST_OTHER);
