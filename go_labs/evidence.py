@@ -78,7 +78,9 @@ class PhaseEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """What one phase left.
 
     :param files: role → file name in the staging folder: ``workload`` (WorkloadOutput), ``trace`` (trace.json of the
-        loader), ``events`` (events.bin), ``plan``, ``stderr``, ``tool:NAME`` (JSON of a kernel-side tool).
+        loader), ``events`` (events.bin), ``plan``, ``stderr``, ``tool:NAME`` (JSON of a kernel-side tool), ``go_trace``
+        (go-trace.json, the summary of recordings of runtime/trace).
+    :param go_traces_dropped: recordings of runtime/trace that were summarised and then dropped, because of their size.
     :param wall_seconds: of the host, for the whole phase; ``workload_seconds``: of the workload alone, guest time.
     :param error: why the phase has no result, where it has none; ``failed`` says what failed: the ``workload``, its
         ``output``, a ``probe`` (or the tracer), or the ``tools``.
@@ -91,6 +93,7 @@ class PhaseEvidence(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str]
     error: str = ""
     failed: Literal["", "workload", "output", "probe", "tools"] = ""
+    go_traces_dropped: int = 0
 
 
 class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from bpf import trace
 from bpf.symbols import symbols_of
 from go_labs.evidence import EVIDENCE_SCHEMA, Evidence, PhaseEvidence, Provenance
 from go_labs.spec import LabFolder, Phase
-from provision import attempts, hostfacts, payload
+from provision import attempts, gotraces, hostfacts, payload
 from provision.payload import Payload
 from provision.phases import Workload, failure, run
 from provision.ssh import Shell, connect
@@ -168,6 +168,7 @@ def _run_phases(
     for phase in lab.phases:
         progress(f"phase {phase.name}")
         evidence = run(shell, workload, phase, request.seed, staging, deadline, machine.check)
+        evidence = gotraces.summarised(evidence, staging, kit.gotrace)
         journal.phases.append(_explained(evidence, phase, request.payload.binary, staging))
         first = first or failure(lab.name, evidence)
     began = time.monotonic()

@@ -32,10 +32,12 @@ class Kit:
 
     :param files: by their path in the machine, below :attr:`folder`; those of a run see them beside their own.
     :param digest: SHA-256 over names and contents; a machine that has a folder of that name has the kit.
+    :param gotrace: the program that summarises recordings of runtime/trace; it stays on the host.
     """
 
     files: dict[str, Path | bytes]
     digest: str
+    gotrace: Path
 
     @property
     def folder(self) -> str:
@@ -109,7 +111,7 @@ def kit(layout: Layout, tools: ToolsRoot) -> Kit:
     for name, source in sorted(files.items()):
         data = source if isinstance(source, bytes) else source.read_bytes()
         digest.update(name.encode() + b"\0" + hashlib.sha256(data).digest())
-    return Kit(files, digest.hexdigest())
+    return Kit(files, digest.hexdigest(), bpf.build.gotrace(layout))
 
 
 def _check_marks(folder: LabFolder, probe_plan: Plan) -> None:

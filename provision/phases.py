@@ -87,11 +87,17 @@ def tool_command(tool: str, comm: str) -> str:
 
 
 def command(workload: Workload, phase: Phase, seed: int) -> str:
-    """Return the shell command that runs ``phase`` and leaves its files in ``out/PHASE`` of the workload's folder."""
+    """Return the shell command that runs ``phase`` and leaves its files in ``out/PHASE`` of the workload's folder.
+
+    The workload finds that folder in ``KMLAB_OUT``, for files beside its document (``labkit.OutFolder``).
+    """
     out = f"out/{phase.name}"
     words = shlex.join(workload_words(workload, phase, seed))
     limit = f"timeout -k {KILL_SECONDS} {phase.timeout:g}"
-    start = f"cd {shlex.quote(workload.folder)} && mkdir -p {out} && ulimit -f {OUTPUT_MIB * 2048} && exec"
+    start = (
+        f"cd {shlex.quote(workload.folder)} && mkdir -p {out} && export KMLAB_OUT={out} && "
+        f"ulimit -f {OUTPUT_MIB * 2048} && exec"
+    )
     if phase.probes:
         return (
             f"{start} ./labtrace run --plan plan.json --objects objects.o --out {out} --timeout {phase.timeout:g} "

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from bpf import gotrace
 from bpf import plan as plans
 from bpf import trace as traces
 from go_labs.evidence import (
@@ -184,12 +185,15 @@ def _phase(staging: Path, shared: dict[str, str], evidence: PhaseEvidence, lab: 
         try:
             return reader(files[role])
         except (LabError, OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            problems.append(neutral(str(error)))
+            whose = "" if isinstance(error, LabError) else f"{files[role].name}: "
+            problems.append(neutral(f"{whose}{error}"))
             return None
 
     workload = attempt("workload", lambda path: read_workload(path, lab))
     trace = attempt("trace", _trace)
     events: Events | None = None if trace is None else attempt("events", lambda path: _events(path, trace))
+    go_trace = attempt("go_trace", gotrace.read)
+    plan, symbols = attempt("plan", plans.read), attempt("symbols", _symbols)  # before the problems are joined
     if workload is None and not problems:
         problems.append("the workload left no output")
     tools, tool_errors = _tools(files)
@@ -201,11 +205,12 @@ def _phase(staging: Path, shared: dict[str, str], evidence: PhaseEvidence, lab: 
         error="; ".join(problems),
         workload=workload,
         trace=trace,
-        plan=attempt("plan", plans.read),
+        plan=plan,
+        go_trace=go_trace,
         events=no_events() if events is None else events,
         tools=tools,
         tool_errors=tool_errors,
-        symbols=attempt("symbols", _symbols) or {},
+        symbols=symbols or {},
     )
 
 

@@ -276,7 +276,7 @@ def test_a_plan_is_printed_as_the_loader_reads_it(environment: dict[str, str]) -
     done = invoke("plan", str(gofmt), "--json", environment=environment)
 
     made = json.loads(done.stdout)
-    assert made["schema"] == 1
+    assert made["schema"] == 2
     assert made["binary"]["go_version"] == "1.27.3"
     assert {"mutex.slow", "park"} <= {probe["id"].split(":")[0] for probe in made["probes"]} | {
         probe["id"] for probe in made["probes"]

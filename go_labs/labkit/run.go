@@ -22,10 +22,13 @@ type Run struct {
 	Options *Options
 	Random  *rand.Rand
 
-	own      *Segment
-	segments []*Segment
-	selfTest []int64
-	wait     [1]metrics.Sample
+	own        *Segment
+	segments   []*Segment
+	selfTest   []int64
+	wait       [1]metrics.Sample
+	recording  *recording
+	recordings int
+	recorded   int64 // bytes in files so far
 }
 
 type document struct {

@@ -24,6 +24,7 @@ type Segment struct {
 
 	run    *Run
 	before contention
+	marks  [2]string // of the recording that is on, if one is: at the beginning, at the end
 }
 
 // Segment adds a segment with the next free id; it fails when all 510 are taken.
@@ -51,15 +52,18 @@ func newSegment(r *Run, id int, section string, parameters map[string]string) *S
 // Enter begins the segment, or begins it again.
 func (s *Segment) Enter() {
 	s.before = s.run.readContention()
+	s.marks = s.run.recording.begins(s)
 	if s.StartNs == 0 {
 		s.StartNs = Monotonic()
 	}
 	Mark(s.ID)
+	markTrace(s.marks[0])
 }
 
 // Leave ends the segment for now. In the profiled phase it adds what Go's mutex profile counted in between, and in every
 // phase what the runtime's own (sampled) waiting time grew by.
 func (s *Segment) Leave() {
+	markTrace(s.marks[1])
 	Mark(0)
 	s.EndNs = Monotonic()
 	after := s.run.readContention()

@@ -21,7 +21,8 @@ WORKLOAD = Workload("/lab/1", "mutex", ("--readers=0,50", "--seconds=2"))
 def test_the_timed_phase_runs_the_workload_alone_with_a_time_out_and_a_bound() -> None:
     command = phases.command(WORKLOAD, Phase(name="timed", sections=["free"], timeout=30), seed=7)
     assert command == (
-        "cd /lab/1 && mkdir -p out/timed && ulimit -f 131072 && exec timeout -k 5 30 ./mutex --phase=timed "
+        "cd /lab/1 && mkdir -p out/timed && export KMLAB_OUT=out/timed && ulimit -f 131072 && "
+        "exec timeout -k 5 30 ./mutex --phase=timed "
         "--sections=free --seed=7 --readers=0,50 --seconds=2 >out/timed/workload.json 2>out/timed/stderr </dev/null"
     )
 
