@@ -139,14 +139,15 @@ func threadReads(s *labkit.Segment, n int) error {
 	defer syscall.Close(ends[0])
 	defer syscall.Close(ends[1])
 	var failed error
+	var before, after switched
 	wait := crew(s, 1, func(int) {
 		defer lockThread(true)()
-		before := threadSwitches(thisThread)
+		before = threadSwitches(thisThread)
 		for i := 0; i < n && failed == nil; i++ {
 			var b [1]byte
 			_, failed = syscall.Read(ends[0], b[:])
 		}
-		s.Counts["voluntary"] = threadSwitches(thisThread).voluntary - before.voluntary
+		after = threadSwitches(thisThread)
 	})
 	for i := 0; i < n; i++ {
 		nap(asleep)
@@ -155,6 +156,7 @@ func threadReads(s *labkit.Segment, n int) error {
 		}
 	}
 	wait()
+	s.Counts["voluntary"] = after.voluntary - before.voluntary
 	return failed
 }
 

@@ -20,7 +20,7 @@ type options struct {
 
 // declare lists the options with the ranges that lab.toml repeats; a test compares the two.
 func declare() *options {
-	o := labkit.NewOptions("forced", "order", "switch", "free", "kernel")
+	o := labkit.NewOptions("forced", "order", "switch", "free", "oracle", "kernel")
 	return &options{
 		Options: o,
 		sizes:   o.Ints("sizes", "4,16,64", 1, 256),
@@ -41,7 +41,7 @@ func (o *options) run(r *labkit.Run) error {
 		name string
 		run  func(*labkit.Run) error
 	}{
-		{"forced", o.forced}, {"order", o.order}, {"switch", o.switches}, {"free", o.mixed}, {"kernel", o.watched},
+		{"forced", o.forced}, {"order", o.order}, {"switch", o.switches}, {"free", o.mixed}, {"oracle", o.traced}, {"kernel", o.watched},
 	}
 	for _, section := range sections {
 		if !o.Has(section.name) {
