@@ -2,11 +2,11 @@
 
     python3 sched_switch.py NAME
 
-Prints, beside what all tools print: ``left``, threads that left a CPU as rows of ``[segment, prev_state, system call that
-they were in (-1: none), number]``; and by segment ``idle`` (such a thread was next where prev_pid was 0), ``ran`` (the
-next that this thread did was to return from its system call), ``again`` (it left the CPU before it did) and ``to_idle``
-(it left, and the CPU had nothing else to run). The segment is what the workload says with a getpriority that asks for
-nothing.
+Prints, beside what all tools print: ``left``, threads that left a CPU as rows of ``[segment, prev_state, system call
+that they were in (-1: none), number]``; and by segment ``idle`` (such a thread was next where prev_pid was 0), ``ran``
+(the next that this thread did was to return from its system call), ``again`` (it left the CPU before it did) and
+``to_idle`` (it left, and the CPU had nothing else to run). The segment is what the workload says with a getpriority
+that asks for nothing.
 """
 
 from __future__ import annotations

@@ -8,24 +8,10 @@ import numpy as np
 
 from bpf.trace import EventKind, Ran
 from go_labs.evidence import Segment
-from reports import charts, schedule, timeline, waits
+from reports import charts, oracle, schedule, switches, timeline, waits
 from reports.analysis import Analysis, Events, PhaseData, RunData
-from reports.looks import Look, failures, looks_like
 from reports.schema import Metric
 from reports.shorthand import metric, table
-
-TOOL = "sched_switch"
-"""The tool that watches it, by the name of its scripts."""
-
-CALLS = {-1: "none", 0: "read", 1: "write", 24: "sched_yield", 35: "nanosleep", 202: "futex", 232: "epoll_wait",
-         281: "epoll_pwait", 441: "epoll_pwait2"}  # fmt: skip
-"""System calls of x86-64 by number (arch/x86/entry/syscalls/syscall_64.tbl); -1 where a thread is in none."""
-
-ASLEEP = 1 | 2
-"""TASK_INTERRUPTIBLE and TASK_UNINTERRUPTIBLE, include/linux/sched.h; the tracepoint has them in every kernel."""
-
-STATES = {0: "R", 1: "S", 2: "D", 16: "X", 32: "Z", 64: "P", 128: "I", 256: "R+"}
-"""Letters of ``prev_state`` as the tracepoint prints them, include/trace/events/sched.h."""
 
 ALONE, BURST, CONTROL = "alone: ", "burst: ", "thread: "
 """How scenes of the kernel section begin: one waits at a time, many park at once, a thread blocks."""
@@ -33,32 +19,24 @@ ALONE, BURST, CONTROL = "alone: ", "burst: ", "thread: "
 CONTROLS = {"thread: read": 0, "thread: nanosleep": 35}
 """System call that the thread of each control blocks in."""
 
-MATCH, OTHERS = 0.9, 0.5
-"""A state and system call tells a reason if threads fell asleep in it for this share of its waits, and less for others."""
-
-
-class Switches(Look, frozen=True, kw_only=True):
-    """What ``bpf/bpftrace/sched_switch.bt`` and ``bpf/bcc/sched_switch.py`` print.
-
-    :param left: segment, prev_state, system call, number. :param idle: by segment, and so on; see there.
-    """
-
-    left: list[tuple[int, int, int, int]]
-    idle: dict[str, int]
-    ran: dict[str, int]
-    again: dict[str, int]
-    to_idle: dict[str, int]
-
 
 def analyse(run: RunData) -> Analysis:
     """Return the lab's metrics and charts; what could not be measured is absent with its reason."""
     full = schedule.full(run.phase("traced"))
     drawn = [
-        _funnel(run), _scene_table(run), _queue_table(run), _order_table(run), _kernel_table(run), _idle_table(run),
-        _reason_table(run), _latency(run), *_timelines(run, full),
+        _funnel(run), _scene_table(run), _queue_table(run), _kernel_table(run), _idle_table(run), _order_table(run),
+        _oracle_table(run), _reason_table(run), *_timelines(run, full), _latency(run),
     ]  # fmt: skip
     return Analysis(
-        metrics=[*_switch(run), *_moves(run), *_queues(run), *_preempted(run), *_kernel(run), *_idle(run)],
+        metrics=[
+            *_switch(run),
+            *_moves(run),
+            *_queues(run),
+            *_preempted(run),
+            *_oracle(run),
+            *_kernel(run),
+            *_idle(run),
+        ],
         charts=[chart for chart in drawn if chart is not None],
         timelines=[full] if full else [],
         notes=_notes(run),
@@ -204,46 +182,32 @@ def _preempted(run: RunData) -> Iterable[Metric]:
     )  # fmt: skip
 
 
-def _seen(phase: PhaseData) -> dict[str, Switches]:
-    return looks_like(phase, TOOL, Switches)
+def _oracle(run: RunData) -> Iterable[Metric]:
+    traced = run.phase("traced")
+    compared = oracle.compare(traced, "oracle")
+    recorded = 0 if traced.go_trace is None else len(traced.go_trace.segments)
+    lacking = "no whole recording of runtime/trace is there" + (f", of {recorded} segments" if recorded else "")
+    for name, title, found, meaning in (
+        ("oracle.checked", "Numbers that Go's tracer was asked for", len(compared),
+         "created, ended, yields and system calls against the probes, waits by reason against the workload"),
+        ("oracle.mismatches", "Numbers in which it differs", sum(not each.equal for each in compared), "none may"),
+    ):  # fmt: skip
+        yield metric(name, title, "count", traced, float(found) if compared else None, lacking, meaning, exact=True)
 
 
 def _lacking(phase: PhaseData) -> str:
-    errors = "; ".join(f"{name}: {words}" for name, words in failures(phase, TOOL, Switches).items())
-    return f"no tool {TOOL} left a result" + (f" ({errors})" if errors else "")
-
-
-def _left(look: Switches, segment: Segment) -> dict[tuple[int, int], int]:
-    """Return threads that fell asleep in ``segment``, by state and system call."""
-    return {(state, call): n for where, state, call, n in look.left if where == segment.id and state & ASLEEP}
-
-
-def _burst(look: Switches, segments: Sequence[Segment]) -> list[float]:
-    """Return threads that fell asleep for each goroutine that parked, scene by scene."""
-    return [sum(_left(look, segment).values()) / segment.counts["parks"] for segment in segments]
-
-
-def _told(look: Switches, segments: Sequence[Segment]) -> int:
-    """Return how many scenes have a state and system call of their own."""
-    shares = [
-        {key: n / segment.counts["parks"] for key, n in _left(look, segment).items()} for segment in segments
-    ]  # fmt: skip
-
-    def own(index: int, key: tuple[int, int]) -> bool:
-        others = (other.get(key, 0.0) for number, other in enumerate(shares) if number != index)
-        return shares[index][key] >= MATCH and all(share < OTHERS for share in others)
-
-    return sum(any(own(index, key) for key in share) for index, share in enumerate(shares))
+    errors = "; ".join(f"{name}: {words}" for name, words in switches.why_none(phase).items())
+    return f"no tool {switches.TOOL} left a result" + (f" ({errors})" if errors else "")
 
 
 def _scenes(phase: PhaseData, start: str) -> list[Segment]:
     return [segment for segment in phase.segments("kernel") if segment.parameters["scene"].startswith(start)]
 
 
-def _control(look: Switches, segments: Sequence[Segment]) -> float:
+def _control(look: switches.Switches, segments: Sequence[Segment]) -> float:
     """Return how many of the known blockings of a thread the tool saw, in the worse scene."""
     return min(
-        sum(n for (_, call), n in _left(look, segment).items() if call == CONTROLS[segment.parameters["scene"]])
+        sum(n for (_, call), n in look.asleep(segment).items() if call == CONTROLS[segment.parameters["scene"]])
         / segment.counts["parks"]
         for segment in segments
     )
@@ -251,9 +215,11 @@ def _control(look: Switches, segments: Sequence[Segment]) -> float:
 
 def _kernel(run: RunData) -> Iterable[Metric]:
     kernel = run.phase("kernel")
-    seen = list(_seen(kernel).values())
+    seen = list(switches.switches(kernel).values())
     burst, single, control = (_scenes(kernel, start) for start in (BURST, ALONE, CONTROL))
-    shares = [max(each) for each in zip(*(_burst(look, burst) for look in seen), strict=True)] if seen else []
+    shares = [
+        max(each) for each in zip(*([switches.share(look, scene) for scene in burst] for look in seen), strict=True)
+    ]
     lacking = _lacking(kernel)
     yield metric(
         "kernel.burst_share", "Threads that fell asleep for each goroutine that parked", "ratio", kernel,
@@ -262,7 +228,7 @@ def _kernel(run: RunData) -> Iterable[Metric]:
     )  # fmt: skip
     yield metric(
         "kernel.reasons_told", "Wait reasons with a state and system call of their own", "count", kernel,
-        float(max(_told(look, single) for look in seen)) if seen and single else None, lacking,
+        float(max(switches.told(look, single) for look in seen)) if seen and single else None, lacking,
         f"of {len(single)}, one goroutine waiting at a time; most of any tool", exact=True,
     )  # fmt: skip
     yield metric(
@@ -279,7 +245,7 @@ def _kernel(run: RunData) -> Iterable[Metric]:
 
 def _idle(run: RunData) -> Iterable[Metric]:
     kernel = run.phase("kernel")
-    sums = [(sum(look.idle.values()), sum(look.ran.values())) for look in _seen(kernel).values()]
+    sums = [(sum(look.idle.values()), sum(look.ran.values())) for look in switches.switches(kernel).values()]
     lacking = _lacking(kernel)
     yield metric(
         "idle.wakes", "Switches with prev_pid = 0 to a thread of the workload", "count", kernel,
@@ -378,6 +344,21 @@ def _order_table(run: RunData) -> charts.Table | None:
     )  # fmt: skip
 
 
+def _oracle_table(run: RunData) -> charts.Table | None:
+    rows: list[list[charts.Cell]] = [
+        [each.segment.parameters["scene"], each.what, each.traced, each.probes, each.known,
+         "yes" if each.equal else "no"]
+        for each in oracle.compare(run.phase("traced"), "oracle")
+    ]  # fmt: skip
+    return table(
+        "oracle", "Go's own tracer beside the probes",
+        "runtime/trace recorded in the traced process. Waits are those of the program's own goroutines, by the trace's "
+        "word; the other quantities are of all.",
+        "traced", "known",
+        {"Scene": "", "What": "", "Go's tracer": "", "Probes": "", "Known": "", "Equal": ""}, rows,
+    )  # fmt: skip
+
+
 def _reason_table(run: RunData) -> charts.Table | None:
     traced = run.phase("traced")
     if traced.trace is None or traced.plan is None:
@@ -400,17 +381,13 @@ def _reason_table(run: RunData) -> charts.Table | None:
     )  # fmt: skip
 
 
-def _word(state: int, call: int) -> str:
-    return f"{STATES.get(state, hex(state))} in {CALLS.get(call, f'call {call}')}"
-
-
 def _kernel_table(run: RunData) -> charts.Table | None:
     kernel = run.phase("kernel")
     rows: list[list[charts.Cell]] = []
-    for tool, look in _seen(kernel).items():
+    for tool, look in switches.switches(kernel).items():
         for segment in kernel.segments("kernel"):
-            left = sorted(_left(look, segment).items(), key=lambda item: -item[1])
-            words = ", ".join(f"{n} × {_word(*key)}" for key, n in left[:4]) or "—"
+            left = sorted(look.asleep(segment).items(), key=lambda item: -item[1])
+            words = ", ".join(f"{n} × {switches.words(key)}" for key, n in left[:4]) or "—"
             rows.append([segment.parameters["scene"], tool, segment.counts["parks"], sum(n for _, n in left), words])
     return table(
         "kernel-side", "What sched_switch shows while goroutines wait for known reasons",
@@ -425,9 +402,9 @@ def _idle_table(run: RunData) -> charts.Table | None:
     rows: list[list[charts.Cell]] = [
         [tool, sum(look.idle.values()), sum(look.ran.values()), sum(look.again.values()), sum(look.to_idle.values()),
          None]
-        for tool, look in _seen(kernel).items()
+        for tool, look in switches.switches(kernel).items()
     ]  # fmt: skip
-    rows += [[tool, None, None, None, None, words] for tool, words in failures(kernel, TOOL, Switches).items()]
+    rows += [[tool, None, None, None, None, words] for tool, words in switches.why_none(kernel).items()]
     return table(
         "idle", "Threads beside prev_pid = 0",
         "A thread of the workload was next where the idle task left; what it did then. The last column but one is the "
