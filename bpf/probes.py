@@ -102,6 +102,7 @@ SCHED = ProbeSet(
         Hook("local_put", "go_local_put", (Name("runtime.runqput"),)),
         Hook("local_overflow", "go_local_overflow", (Name("runtime.runqputslow"),)),
         Hook("enter_syscall", "go_enter_syscall", (Name("runtime.entersyscall"),)),
+        Hook("exit_syscall", "go_exit_syscall", (Name("runtime.exitsyscall"),), point="ret"),
         _CREATED,
         _ENDED,
     ),

@@ -41,7 +41,7 @@ Bucket = dict[str, int]
 
 
 def loses(error: dict[str, Any]) -> bool:
-    """Return whether a helper that failed lost something: a thread that waits for nothing has no entry to find or delete."""
+    """Return whether a helper that failed lost something: a thread that is not waiting has no entry to find or delete."""
     absent = error["helper"] == "map_delete_elem" and error.get("retcode") == NOTHING_THERE
     return error["helper"] != "map_lookup_elem" and not absent
 
@@ -171,7 +171,8 @@ def main() -> int:
         stop.set()
         words.seek(0)
         said = words.read()
-    if not ready:
+    # Every script counts @total before it says that it is ready: without it, the maps were not printed.
+    if not ready or "@total" not in maps:
         failed = {"schema": 1, "tool": f"bpftrace/{script.stem}", "target": target}
         print(json.dumps(failed | {"error": said.strip() or f"bpftrace ended with status {status}"}))
         return 1

@@ -40,7 +40,7 @@ enum counter {
 	COUNTER_local_overflow, /* runqputslow: half of a full local queue went to the global one */
 	COUNTER_enter_syscall,	/* entersyscall: a goroutine of the target began a system call that may block
 				 */
-	COUNTER_p_moved,	/* execute on a P whose last execute was on another thread */
+	COUNTER_p_moved,	/* a goroutine began to run on a P whose last one was on another thread */
 	/* goroutines */
 	COUNTER_created,
 	COUNTER_ended,
@@ -171,8 +171,8 @@ enum ran {
 	RAN_exited = 200,
 	RAN_preempted,
 	RAN_yielded,
-	RAN_superseded, /* the thread ran another one without a park seen: a system call or a coroutine switch
-			 */
+	RAN_superseded, /* the thread ran another one without a park seen: a coroutine switch */
+	RAN_syscall,	/* it entered a system call: it keeps the thread, and loses the P if it takes long */
 };
 
 /* One event, as the ring buffer carries it. Fields that a kind does not name are 0. */

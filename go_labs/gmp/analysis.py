@@ -20,6 +20,10 @@ CONTROLS = {"thread: read": 0, "thread: nanosleep": 35}
 """System call that the thread of each control blocks in."""
 
 
+NONE = "—"
+"""In a cell: there is nothing of the kind, which is another thing than not to have measured it."""
+
+
 def analyse(run: RunData) -> Analysis:
     """Return the lab's metrics and charts; what could not be measured is absent with its reason."""
     full = schedule.full(run.phase("traced"))
@@ -337,7 +341,7 @@ def _order_table(run: RunData) -> charts.Table | None:
                 for key, count in segment.counts.items()
                 if key not in ("rounds", "yields", "thread_switches")
             )
-            rows.append([segment.parameters["scene"], name, segment.counts.get("rounds"), words or "—"])
+            rows.append([segment.parameters["scene"], name, segment.counts.get("rounds", NONE), words or NONE])
     return table(
         "order", "What the order of things says", "The workload's own counts: no probe is needed for these.", "timed",
         "known", {"Scene": "", "Phase": "", "Rounds": "", "Seen": ""}, rows,
@@ -345,17 +349,25 @@ def _order_table(run: RunData) -> charts.Table | None:
 
 
 def _oracle_table(run: RunData) -> charts.Table | None:
+    grouped: dict[str, list[oracle.Comparison]] = {}
+    for each in oracle.compare(run.phase("traced"), "oracle"):
+        grouped.setdefault(each.what, []).append(each)
+
+    def total(numbers: Iterable[int | None]) -> int | str:
+        known = [number for number in numbers if number is not None]
+        return sum(known) if known else NONE
+
     rows: list[list[charts.Cell]] = [
-        [each.segment.parameters["scene"], each.what, each.traced, each.probes, each.known,
-         "yes" if each.equal else "no"]
-        for each in oracle.compare(run.phase("traced"), "oracle")
+        [what, sum(each.traced for each in group), total(each.probes for each in group),
+         total(each.known for each in group), f"{sum(each.equal for each in group)} of {len(group)}"]
+        for what, group in grouped.items()
     ]  # fmt: skip
     return table(
         "oracle", "Go's own tracer beside the probes",
         "runtime/trace recorded in the traced process. Waits are those of the program's own goroutines, by the trace's "
-        "word; the other quantities are of all.",
+        "word; the other quantities are of all goroutines. Sums over the scenes; each scene is compared by itself.",
         "traced", "known",
-        {"Scene": "", "What": "", "Go's tracer": "", "Probes": "", "Known": "", "Equal": ""}, rows,
+        {"What": "", "Go's tracer": "", "Probes": "", "Known": "", "Scenes equal": ""}, rows,
     )  # fmt: skip
 
 
@@ -373,7 +385,7 @@ def _reason_table(run: RunData) -> charts.Table | None:
         known = sum(segment.expected.get(name, 0) for segment in forced)
         counted = sum(traced.counters(segment).get(name, 0) for segment in forced if name in segment.expected)
         total = sum(counters.get(name, 0) for counters in everything)
-        rows.append([words, number, known or None, counted if known else None, total])
+        rows.append([words, number, known or NONE, counted if known else NONE, total])
     return table(
         "reasons", "Wait reasons of this Go version",
         f"{traced.plan.binary.go_version}. Known: how often the forced scenes made goroutines wait for it.", "traced",
@@ -387,7 +399,7 @@ def _kernel_table(run: RunData) -> charts.Table | None:
     for tool, look in switches.switches(kernel).items():
         for segment in kernel.segments("kernel"):
             left = sorted(look.asleep(segment).items(), key=lambda item: -item[1])
-            words = ", ".join(f"{n} × {switches.words(key)}" for key, n in left[:4]) or "—"
+            words = ", ".join(f"{n} × {switches.words(key)}" for key, n in left[:4]) or NONE
             rows.append([segment.parameters["scene"], tool, segment.counts["parks"], sum(n for _, n in left), words])
     return table(
         "kernel-side", "What sched_switch shows while goroutines wait for known reasons",
@@ -450,7 +462,7 @@ def _timelines(run: RunData, full: timeline.FullTimeline | None) -> Iterable[cha
             continue
         yield timeline.chart(
             full.runs, name=f"timeline-{scene.replace(' ', '-').lower()}", title=title, phase="traced",
-            caption="A goroutine in a system call keeps its bar on the thread; its P goes on with others.",
+            caption="A goroutine in a system call has no bar: it keeps its thread, and its P goes on with others.",
             origin=f"the scene {scene}", trace=full.path,
             window_ns=(segment.start_ns, min(segment.end_ns, segment.start_ns + WINDOW_NS)),
         )  # fmt: skip

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -16,7 +18,9 @@ const (
 	// read the segment from it.
 	markWhich = 0x676d70
 	asleep    = 5 * time.Millisecond
-	alone     = 8 // one waits at a time in 1/alone of the rounds
+	// patientLooks bounds the waiting for a thread to block: what comes of it is seen in the counts.
+	patientLooks = 2000
+	alone        = 8 // one waits at a time in 1/alone of the rounds
 )
 
 // watched is for tools that look at sched_switch. Goroutines park for known reasons: a burst of n, which the threads' work hides; then
@@ -130,7 +134,8 @@ func sleepAlone(s *labkit.Segment, n int) error {
 	return nil
 }
 
-// threadReads: a thread blocks in read(2) n times; the kernel's own account of that thread's switches stands beside it.
+// threadReads: a thread blocks in read(2) n times: it is written to when the kernel says that it does. The kernel's own account of
+// that thread's switches stands beside it.
 func threadReads(s *labkit.Segment, n int) error {
 	var ends [2]int
 	if err := syscall.Pipe(ends[:]); err != nil {
@@ -140,17 +145,26 @@ func threadReads(s *labkit.Segment, n int) error {
 	defer syscall.Close(ends[1])
 	var failed error
 	var before, after switched
+	var thread, begun atomic.Int64
 	wait := crew(s, 1, func(int) {
 		defer lockThread(true)()
+		thread.Store(tid())
 		before = threadSwitches(thisThread)
 		for i := 0; i < n && failed == nil; i++ {
 			var b [1]byte
+			begun.Add(1)
 			_, failed = syscall.Read(ends[0], b[:])
 		}
 		after = threadSwitches(thisThread)
 	})
 	for i := 0; i < n; i++ {
 		nap(asleep)
+		for looks := 0; looks < patientLooks && begun.Load() <= int64(i); looks++ {
+			nap(asleep)
+		}
+		for looks := 0; looks < patientLooks && !blockedIn(thread.Load(), syscall.SYS_READ); looks++ {
+			nap(glance)
+		}
 		if _, err := syscall.Write(ends[1], []byte{1}); err != nil {
 			return err
 		}
@@ -158,6 +172,13 @@ func threadReads(s *labkit.Segment, n int) error {
 	wait()
 	s.Counts["voluntary"] = after.voluntary - before.voluntary
 	return failed
+}
+
+// blockedIn says whether a thread of this process sleeps in that system call. The kernel answers with the number of a call only for a thread that
+// has left its CPU (proc_pid_syscall in fs/proc/base.c); where it has no such file, time must do.
+func blockedIn(thread int64, call int) bool {
+	text, err := os.ReadFile("/proc/self/task/" + strconv.FormatInt(thread, 10) + "/syscall")
+	return err != nil || strings.HasPrefix(string(text), strconv.Itoa(call)+" ")
 }
 
 // threadSleeps: a thread sleeps in nanosleep(2) n times, and is woken by its timer each time.

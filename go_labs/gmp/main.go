@@ -26,7 +26,7 @@ func declare() *options {
 		sizes:   o.Ints("sizes", "4,16,64", 1, 256),
 		rounds:  o.Int("rounds", 10, 1, 200),
 		pings:   o.Int("pings", 10000, 10, 100000),
-		free:    o.Seconds("free", 0.2, 0.01, 60),
+		free:    o.Seconds("free", 0.1, 0.01, 60),
 		kernel:  o.Int("kernel", 128, 8, 256),
 	}
 }
