@@ -4,7 +4,7 @@
 
 bpftrace's own JSON is a line per map; and what it says before attaching is no sign that it has attached. So the scripts
 print ``ready`` at their first hit, this program makes such hits (a write to a pipe takes the kernel's mutex, a futex
-call is one), and says READY on stderr when it has seen the word.
+call is one, a getpriority), and says READY on stderr when it has seen the word.
 
 Runs in the machine, with its own python3. The document has the same keys as that of the BCC tools: ``hits``, ``total``,
 ``addresses``, ``processes``; ``error`` with bpftrace's words where nothing could be attached.
@@ -55,6 +55,7 @@ def nudge(stop: threading.Event) -> None:
         os.write(writer, b".")
         os.read(reader, 1)
         libc.syscall(SYS_FUTEX, ctypes.byref(word), FUTEX_WAKE, 1, None, None, 0)
+        os.getpriority(os.PRIO_PROCESS, 0)
     os.close(reader)
     os.close(writer)
 
