@@ -41,7 +41,7 @@ Bucket = dict[str, int]
 
 
 def loses(error: dict[str, Any]) -> bool:
-    """Return whether a helper that failed lost something: a thread that is not waiting has no entry to find or delete."""
+    """Return whether a failed helper lost something: a thread that is not waiting has no entry to find or delete."""
     absent = error["helper"] == "map_delete_elem" and error.get("retcode") == NOTHING_THERE
     return error["helper"] != "map_lookup_elem" and not absent
 

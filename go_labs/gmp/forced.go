@@ -74,7 +74,7 @@ func rally(s *labkit.Segment, rounds int, locked bool) error {
 			<-ping
 			hand(pong, &theirs)
 		}
-	})
+	}, nap) // time.Sleep would be one more ready
 	unlock := lockThread(locked)
 	for i := 0; i < rounds; i++ {
 		hand(ping, &mine)

@@ -38,7 +38,7 @@ status=96
 if grep -q '^READY' "$out"/tool-*.err; then
 	late=""
 	for name in $names; do
-		grep -q '^READY' "$out/tool-$name.err" || late="$late $name"
+		settled "$name" || late="$late $name"
 	done
 	"$@" >"$out/workload.json" 2>"$out/stderr" </dev/null
 	status=$?

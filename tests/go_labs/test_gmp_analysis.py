@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,22 @@ import msgspec
 import pytest
 
 from bpf.trace import EventKind
-from reports import charts, oracle
+from go_labs import spec
+from reports import analysis, charts, oracle, staging
 from reports.analysis import PhaseData, RunData
-from tests.go_labs.recorded import analyse, figures, judge, read_record
+from tests.go_labs.recorded import figures, judge
+
+RECORDED = Path(__file__).parent / "fixtures" / "gmp.tar.xz"
+"""What the run left; an archive, because its events are thousands of small records."""
 
 TOOLS = ("bpftrace/sched_switch", "bcc/sched_switch")
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunData:
-    return read_record("gmp", tmp_path / "run")
+    with tarfile.open(RECORDED) as archive:
+        archive.extractall(tmp_path)  # noqa: S202 - of this repository
+    return staging.read(tmp_path / "gmp", spec.find("gmp").lab)[1]
 
 
 def with_phase(run: RunData, phase: PhaseData) -> RunData:
@@ -204,7 +211,9 @@ def test_a_tool_that_could_not_attach_says_why(run: RunData) -> None:
 
 
 def test_the_page_shows_reasons_queues_and_timelines(run: RunData) -> None:
-    found = analyse(run)
+    path = spec.find("gmp").analysis
+    assert path is not None
+    found = analysis.load(path)(run)
     drawn = {chart.id: chart for chart in found.charts}
 
     assert {"funnel", "scenes", "queues", "kernel-side", "idle", "order", "oracle", "reasons", "latency"} <= set(drawn)
