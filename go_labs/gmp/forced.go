@@ -196,7 +196,7 @@ func lockers(s *labkit.Segment, n int) error {
 	m.Lock()
 	wait := crew(s, n, func(int) {
 		m.Lock()
-		m.Unlock() //nolint:staticcheck // only the waiting counts
+		defer m.Unlock()
 	})
 	return seen(labkit.OnMutex, n, m.Unlock, wait)
 }
@@ -207,7 +207,7 @@ func readers(s *labkit.Segment, n int) error {
 	m.Lock()
 	wait := crew(s, n, func(int) {
 		m.RLock()
-		m.RUnlock() //nolint:staticcheck // only the waiting counts
+		defer m.RUnlock()
 	})
 	return seen(labkit.OnRWMutexRead, n, m.Unlock, wait)
 }
@@ -220,7 +220,7 @@ func writers(s *labkit.Segment, n int) error {
 	m.RLock()
 	wait := crew(s, n, func(int) {
 		m.Lock()
-		m.Unlock() //nolint:staticcheck // only the waiting counts
+		defer m.Unlock()
 	})
 	err := labkit.AwaitParked(labkit.OnRWMutex, already[labkit.OnRWMutex]+1)
 	if err != nil {
