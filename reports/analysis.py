@@ -29,7 +29,7 @@ from bpf.gotrace import GoTrace, SegmentTrace
 from bpf.plan import Plan
 from bpf.trace import EVENT, EventKind, Trace
 from go_labs.evidence import AttemptResult, Provenance, Segment, WorkloadOutput
-from go_labs.spec import Clock, Lab
+from go_labs.spec import Clock, Lab, Protocol
 from reports.charts import AnyChart
 from reports.schema import Metric
 from reports.text import neutral
@@ -57,6 +57,8 @@ class PhaseData:
     :param tools: JSON of each tool that ran beside the workload, by ``bcc/NAME`` or ``bpftrace/NAME``.
     :param tool_errors: why a tool has no result, by the same names.
     :param symbols: linked or runtime address → ``function file:line``, inlined frames innermost first.
+    :param protocol: ``none`` where the program was no workload: it has no document and no segments by nature.
+    :param remarks: what else a reader should know, a sentence each.
     """
 
     name: str
@@ -72,6 +74,8 @@ class PhaseData:
     tools: Mapping[str, Any] = field(default_factory=dict)
     tool_errors: Mapping[str, str] = field(default_factory=dict)
     symbols: Mapping[int, list[str]] = field(default_factory=dict)
+    protocol: Protocol = "document"
+    remarks: Sequence[str] = ()
 
     def segments(self, section: str | None = None, **parameters: str) -> list[Segment]:
         """Return segments of ``section`` (None: all) whose parameters equal ``parameters``, in the order they ran."""

@@ -11,11 +11,15 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
+
+// heapLimit is what the loader's memory may grow to before it is collected while the target runs.
+const heapLimit = 256 << 20
 
 // runOptions are the options of labtrace run.
 type runOptions struct {
@@ -43,6 +47,9 @@ type session struct {
 // run traces one command. It returns an error when there is no trace, and also when there is one of a target that did not
 // end by itself; the target's own exit status is in the trace and is no error here.
 func run(options runOptions) error {
+	if err := hugePages(false); err != nil {
+		return fmt.Errorf("do without huge pages: %w", err)
+	}
 	s, err := prepare(options)
 	if err != nil {
 		return err
@@ -210,6 +217,11 @@ func (s *session) watch(target *target, interrupted <-chan os.Signal) (ended, fa
 	if s.options.timeout > 0 {
 		late = time.After(s.options.timeout)
 	}
+	// What loading needed is garbage now, and nearly nothing is allocated from here on. So the collector has nothing to do, and
+	// is off but for a limit: its own needs, at the collection that is forced each two minutes, would be what grows.
+	debug.FreeOSMemory()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(heapLimit))
 	if err := target.release(); err != nil {
 		return nil, err
 	}
