@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,6 @@ from bpf.trace import EventKind
 from go_labs.evidence import Segment
 from reports.analysis import Events, PhaseData
 from reports.charts import Stack, StackList
-
 
 LIBRARY = ("runtime.", "sync.", "time.", "internal/")
 """How the names of functions begin in which a goroutine waits, but not for the program's own reasons."""
@@ -50,7 +49,9 @@ class Life:
     @property
     def waits_at(self) -> str:
         """Where the program waits: the innermost frame of the last wait that is not of :data:`LIBRARY`."""
-        return next((frame for frame in self.stack if not frame.startswith(LIBRARY)), self.stack[0] if self.stack else "")
+        return next(
+            (frame for frame in self.stack if not frame.startswith(LIBRARY)), self.stack[0] if self.stack else ""
+        )
 
     @property
     def alive(self) -> bool:
@@ -114,25 +115,6 @@ def creation(phase: PhaseData, stack: int) -> tuple[str, str]:
     return names[0], names[1] if len(names) > 1 else ""
 
 
-def growing(rounds: Sequence[Iterable[str]], survivors: Sequence[Mapping[str, int]], least: int = 3) -> set[str]:
-    """Return the places of creation that leak: there were ``least`` rounds or more in which such a place created
-    goroutines, and each of them left some alive.
-
-    Nothing is known here of what was planted. What is started once, or by load until a bound is reached, was created in
-    few rounds; what is replaced leaves only its last one; what works and ends leaves none.
-
-    :param rounds: the places that created goroutines, round by round; ``survivors``: how many of each round's are alive
-        after all of them.
-    """
-    active: dict[str, int] = {}
-    left: dict[str, int] = {}
-    for created, alive in zip(rounds, survivors, strict=True):
-        for place in set(created):
-            active[place] = active.get(place, 0) + 1
-            left[place] = left.get(place, 0) + (alive.get(place, 0) > 0)
-    return {place for place, count in active.items() if count >= least and left[place] == count}
-
-
 def most_alive(phase: PhaseData, segment: Segment) -> int:
     """Return how many of the goroutines created in ``segment`` were alive at once, by the order of what happened."""
     created = phase.events_of([segment], EventKind.CREATE)
@@ -144,7 +126,7 @@ def most_alive(phase: PhaseData, segment: Segment) -> int:
 
 
 def stacks(found: Sequence[Life], name: str, title: str, caption: str, *, limit: int = 16) -> StackList | None:
-    """Return the stacks of the last waits of ``found``, the ``limit`` most frequent; None where there is no goroutine."""
+    """Return the stacks of the last waits of ``found``, the ``limit`` most frequent; None where ``found`` is empty."""
     if not found:
         return None
     counts = Counter(tuple(life.stack) for life in found)
