@@ -18,6 +18,9 @@ from reports.goroutines import Life, lives
 TRACER = "runtime/trace."
 """In the functions of runtime/trace's own goroutines, which are there because of the oracle."""
 
+OTHERS = ("runtime", "tracer")
+"""Goroutines in runtime/trace that are not the program's own."""
+
 LEAST = 3
 """Rounds that a place must have created goroutines in, before it can be said to leak."""
 
@@ -118,7 +121,8 @@ def _traced(phase: PhaseData, rounds: Mapping[int, list[Segment]]) -> list[list[
         traces = [phase.go_traced(segment) for segment in segments]
         if any(trace is None or not trace.whole or trace.goroutines_left_out for trace in traces):
             return None
-        found.append([each for trace in traces if trace is not None for each in trace.goroutines])
+        made = [each for trace in traces if trace is not None for each in trace.goroutines]
+        found.append([each for each in made if each.goroutine_class not in OTHERS])
     return found or None
 
 

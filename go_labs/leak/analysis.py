@@ -416,7 +416,7 @@ def _lives_table(phase: PhaseData) -> charts.Table | None:
                "Alive, runtime/trace", "It waits for")  # fmt: skip
     return table(
         "lives", "The same work with a defer and without",
-        "Every second worker returns early; there are twice as many as the number says. By probes, then by Go's tracer.",
+        "Every second worker returns early; they are twice the number. By probes, then by Go's tracer.",
         "traced", "happened", dict.fromkeys(columns, ""), rows,
     )  # fmt: skip
 
