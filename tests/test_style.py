@@ -142,6 +142,32 @@ def test_staticcheck_finds_nothing(module: str, staticcheck: Path) -> None:
     run(staticcheck, "./...", cwd=REPOSITORY / module)
 
 
+TICK = """package example
+
+import "time"
+
+// Twice returns, and its ticker could not be stopped.
+func Twice() {
+\tticks := time.Tick(time.Second)
+\t<-ticks
+\t<-ticks
+}
+"""
+
+
+@pytest.mark.build
+def test_staticcheck_calls_no_goroutine_of_the_leak_lab_a_leak_and_knows_a_ticker_that_is_one(
+    staticcheck: Path, tmp_path: Path
+) -> None:
+    """What that lab says of go vet (claim 2.3-a) holds for staticcheck, too."""
+    (tmp_path / "go.mod").write_text("module example\n\ngo 1.21\n")
+    (tmp_path / "tick.go").write_text(TICK)
+
+    assert run(staticcheck, "./testdata/static", cwd=REPOSITORY / "go_labs" / "leak") == ""
+    with pytest.raises(AssertionError, match=r"time\.Tick .*SA1015"):
+        run(staticcheck, ".", cwd=tmp_path)
+
+
 def test_no_module_is_longer_than_a_few_hundred_lines() -> None:
     sources = (".py", ".go", ".c", ".h", ".sh", ".md")
     long = {name: text.count("\n") for name, text in texts(*sources) if text.count("\n") > LONGEST}

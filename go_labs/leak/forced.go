@@ -59,6 +59,7 @@ func (o *options) plant(r *labkit.Run, parameters map[string]string, size int, a
 			s.Expected[k.counter] = int64(size)
 		}
 	}
+	runtime.GC()
 	if err := quiescent(); err != nil {
 		return err
 	}
