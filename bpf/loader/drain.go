@@ -69,7 +69,7 @@ func (d *drain) loop() error {
 }
 
 // empty reads what is there and does not wait. It asks for a record only where there is one: to be told that there is none costs an
-// error on the heap each time, and hours of them are garbage that makes the loader's memory creep.
+// error on the heap.
 func (d *drain) empty() error {
 	d.reader.SetDeadline(time.Unix(0, 1))
 	var record ringbuf.Record

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -17,6 +18,9 @@ const (
 	// More samples than this are thinned to every second one, and the pause doubles: a run of any length keeps between half as
 	// many and this many.
 	maxMemorySamples = 512
+	// The collector runs with each of the first samples: else what it needs for itself would come with the collections that are
+	// forced each two minutes, and look like growth.
+	warmUpSamples = 30
 )
 
 // memorySample is how much memory tracer and target held at a moment: their resident sets, KiB.
@@ -61,6 +65,9 @@ func (w *memoryWatch) loop() {
 			return
 		}
 		w.sample()
+		if len(w.samples) < warmUpSamples {
+			runtime.GC()
+		}
 		timer.Reset(w.pause)
 	}
 }
