@@ -217,9 +217,8 @@ func (s *session) watch(target *target, interrupted <-chan os.Signal) (ended, fa
 	if s.options.timeout > 0 {
 		late = time.After(s.options.timeout)
 	}
-	// What loading needed is garbage now, and little is allocated from here on, over hours perhaps (the reader makes an error
-	// each time that it has nothing more): a heap that is collected when it has grown by a tenth stays small. Without the
-	// collector it grows by 2 KiB a second.
+	// What loading needed is garbage now, and nearly nothing is allocated from here on, over hours perhaps: a heap that is
+	// collected when it has grown by a tenth stays small.
 	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	debug.FreeOSMemory()
 	if err := target.release(); err != nil {
