@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         "go": "Go version of the workload, 1.21 to 1.27",
         "build": "how the workload is linked: plain, stripped, pie, or stripped,pie",
         "set": "an option of the lab, as name=value; may be given several times",
+        "duration": "how long the lab's long part runs, where it has one: 90s, 20m, 3h",
         "full": "sweep all that the lab can vary",
         "seed": "a number, to make an earlier run again; without it one is drawn and recorded",
         **RUN,
@@ -46,6 +47,7 @@ def lab(
     go: str = "",
     build: str = "plain",
     set_: list[str] | None = None,
+    duration: str = "",
     full: bool = False,
     seed: str = "",
     accel: str = "auto",
@@ -63,7 +65,8 @@ def lab(
 
     folder = spec.find(name)
     house = House.open(runs=runs, system_qemu=system_qemu)
-    values = options.resolve(folder.lab, options.parse_assignments(set_ or []), full=full)
+    given = options.with_duration(folder.lab, options.parse_assignments(set_ or []), duration)
+    values = options.resolve(folder.lab, given, full=full)
     version = toolchains.resolve(go or None)
     variant = gobuild.variant(build)
     number = cli.whole("--seed", seed, 0, jobs.SEED_LIMIT) if seed else jobs.new_seed()

@@ -24,7 +24,7 @@ MAXIMUM_BYTES = 64 * 2**20
 """Bytes of ``go-trace.json``; the limits of ``bpf/gotrace/summary.go`` keep it well below."""
 
 MAXIMUM_LIST = 20_000
-"""Goroutines, stretches or pauses of one document; what is left out is counted."""
+"""Goroutines, stretches, pauses or waits of one document; what is left out is counted."""
 
 GoroutineClass = Literal["user", "runtime", "tracer", "unknown"]
 """To whom a goroutine belongs, by the function it starts with.
@@ -130,6 +130,24 @@ class Stretch(msgspec.Struct, frozen=True, array_like=True):
     end_ns: int
 
 
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """One wait of a goroutine of at least a millisecond, from blocking to running again, within the segment.
+
+    :param woken_ns: when it became runnable; it then waited for a processor.
+    """
+
+    goroutine: int
+    reason: Text
+    start_ns: int
+    woken_ns: int
+    end_ns: int
+
+    @property
+    def duration_ns(self) -> int:
+        """Length of the wait, as the probes take it: from ``gopark`` to ``execute`` of the goroutine again."""
+        return self.end_ns - self.start_ns
+
+
 class SegmentTrace(msgspec.Struct, frozen=True, kw_only=True):
     """What happened between the marks of one segment, all entries and recordings together.
 
@@ -154,6 +172,8 @@ class SegmentTrace(msgspec.Struct, frozen=True, kw_only=True):
     goroutines_left_out: Count
     stretches: Annotated[list[Stretch], Meta(max_length=MAXIMUM_LIST)]
     stretches_left_out: Count
+    waits: Annotated[list[Wait], Meta(max_length=MAXIMUM_LIST)] = []
+    waits_left_out: Count = 0
 
     def _chosen(self, classes: tuple[GoroutineClass, ...]) -> Iterator[Counts]:
         return (counts for name, counts in self.counts.items() if not classes or name in classes)
@@ -221,6 +241,8 @@ def decode(data: bytes) -> GoTrace:
     for segment in found.segments.values():
         if any(stretch.end_ns < stretch.start_ns for stretch in segment.stretches):
             raise OutputError("the summary of Go's traces has a stretch that ends before it starts", hint)
+        if any(not wait.start_ns <= wait.woken_ns <= wait.end_ns for wait in segment.waits):
+            raise OutputError("the summary of Go's traces has a wait that ends before it starts", hint)
     return found
 
 

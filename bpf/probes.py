@@ -111,6 +111,7 @@ CHANNEL = ProbeSet(
     name="channel",
     hooks=(
         *_COMMON,
+        Hook("watch", "go_watch", (Name("kmlab/labkit.watch"),), required=False, runtime=False),
         Hook("chan.send", "go_chan_send", (Name("runtime.chansend"),)),
         Hook("chan.recv", "go_chan_recv", (Name("runtime.chanrecv"),)),
         Hook("chan.select", "go_select", (Name("runtime.selectgo"),), required=False),
@@ -122,7 +123,7 @@ CHANNEL = ProbeSet(
     ),
     reasons=_REASONS,
     recorded=(_MUTEX, *_CHANNEL),
-    offsets=_OFFSETS,
+    offsets=(*_OFFSETS, "hchan_recvq", "hchan_sendq"),
     ranges=MappingProxyType(
         {
             "chansend": "runtime.chansend",
@@ -131,9 +132,12 @@ CHANNEL = ProbeSet(
             "selectgo": "runtime.selectgo",
             "sellock": "runtime.sellock",
             "lock2": "runtime.lock2",
+            # From Go 1.24 on; whether it is there tells how a lock's word is read.
+            "unlock2Wake": "runtime.unlock2Wake",
         }
     ),
     kernel=("futex",),
+    features=("channels",),
 )
 """Who parks on which channel, told apart from contention for the channel's own lock."""
 
@@ -141,7 +145,7 @@ GOROUTINE = ProbeSet(
     name="goroutine",
     hooks=(
         *_COMMON,
-        Hook("created", "go_created", (Name("runtime.newproc1"),), point="ret"),
+        Hook("created", "go_created", (Name("runtime.newproc1"),), point="result"),
         _ENDED,
         _PANIC,
     ),

@@ -14,6 +14,17 @@ EVIDENCE_SCHEMA = 1
 """Version of the shape below."""
 
 
+class Histogram(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts by log-linear bucket (``labkit.Histogram``); ``reports.histograms`` reads, merges and draws them.
+
+    :param bits: each power of two has ``2**bits`` buckets, values below ``2**bits`` have one each.
+    :param counts: number of the bucket → how many values; buckets without are left out.
+    """
+
+    bits: int
+    counts: dict[int, int]
+
+
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
     """One stretch of a workload under fixed parameters. The probes know it by ``id`` (see ``labkit.Mark``).
 
@@ -27,6 +38,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     :param samples: figures with units in their name (``ns_per_op``), in the order they were taken.
     :param addresses: objects of interest (``{"mutex": 824633827328}``).
     :param goroutines: ids of goroutines of interest, by what they are (``{"leaked": [35, 36]}``).
+    :param histograms: figures of which there are many, by name with unit (``latency_ns``).
     """
 
     id: int
@@ -39,6 +51,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     samples: dict[str, list[float]] = {}
     addresses: dict[str, int] = {}
     goroutines: dict[str, list[int]] = {}
+    histograms: dict[str, Histogram] = {}
 
 
 class GoroutineIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +67,8 @@ class WorkloadOutput(msgspec.Struct, frozen=True, kw_only=True):
     :param self_test: ids of the goroutines that took part in the goid self-test, in segment ``self-test``.
     :param metrics: runtime/metrics and others at the end, by name.
     :param profile: mutex profile in the profiled phase: stacks (outermost last) with counts and delay.
+    :param heap: heap profile by segment, where the lab asks for it (``labkit.Run.ProfileHeap``); ``heap_left_out``
+        entries were too many.
     """
 
     schema: Literal[1]
@@ -64,6 +79,8 @@ class WorkloadOutput(msgspec.Struct, frozen=True, kw_only=True):
     segments: list[Segment]
     metrics: dict[str, float] = {}
     profile: list[ProfileEntry] = []
+    heap: list[HeapEntry] = []
+    heap_left_out: int = 0
 
 
 class ProfileEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +88,18 @@ class ProfileEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     count: int
     delay_ns: int
+    frames: list[str]
+
+
+class HeapEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One stack of Go's own heap profile: ``count`` objects allocated in ``segment``, frames innermost first.
+
+    ``bytes`` are those of the size classes, which the profile counts, and not what was asked for.
+    """
+
+    segment: int
+    count: int
+    bytes: int
     frames: list[str]
 
 

@@ -39,6 +39,7 @@ Protocol = Literal["document", "none"]
 class Option(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One argument of the workload, passed as ``--name=value``.
 
+    :param kind: ``seconds`` is a number of seconds, or a duration as Go writes it (``90s``, ``20m``, ``3h``).
     :param default: value of the default run; ``full`` is the value under ``--full``.
     :param minimum: and ``maximum``: inclusive bounds of each number (``ints`` is a comma-separated list).
     """
@@ -60,7 +61,10 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     :param sections: sections of the workload that run in it.
     :param probes: probe sets that the loader attaches (``bpf/``), empty where nothing is attached by it.
     :param tools: scripts that run beside the workload: ``bcc/NAME`` or ``bpftrace/NAME`` of ``bpf/``.
-    :param timeout: seconds after which the workload counts as hung.
+    :param timeout: seconds after which the workload counts as hung; ``seconds``: about how long it takes by default (0:
+        not known), for the progress display.
+    :param follows: options of kind ``seconds`` whose values are added to both.
+    :param events: records that the loader keeps of it, at most; more are counted as left out.
     :param protocol: ``document``: it takes the options of a workload and prints one JSON document; ``none``: it is a
         program that knows nothing of labs, started with arguments of its own, whose output is kept as it is.
     """
@@ -72,6 +76,9 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     options: dict[str, str] = {}
     timeout: float = 120.0
     protocol: Protocol = "document"
+    seconds: float = 0.0
+    follows: list[str] = []
+    events: int = 1_000_000
 
 
 class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -213,6 +220,7 @@ def load(path: Path) -> LabFolder:
         raise ConfigError(f"{file}: {problem}", FIELDS_HINT)
     try:
         _check_attempts(lab)
+        _check_phases(lab)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error.message}", error.hint) from error
     return LabFolder(path=path, lab=lab)
@@ -251,6 +259,15 @@ def _check_attempts(lab: Lab) -> None:
         name = metric.removeprefix(attempts.METRIC)
         if name != metric and name not in ids:
             raise ConfigError(f"{metric} is named, and there is no attempt {name}", "add it to [[attempts]]")
+
+
+def _check_phases(lab: Lab) -> None:
+    for phase in lab.phases:
+        for name in phase.follows:
+            if name not in lab.options or lab.options[name].kind != "seconds":
+                raise ConfigError(
+                    f"phase {phase.name} follows {name}, which is no option in seconds", "name one of [options]"
+                )
 
 
 def names() -> list[str]:

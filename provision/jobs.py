@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from go_labs.spec import LabFolder
-from provision import labrun, payload
+from provision import labrun, options, payload
 from provision.gobuild import PLAIN, Variant, check_labkit
 from provision.house import START_SECONDS, House, say
 from provision.labrun import Outcome, RunRequest
@@ -126,8 +128,9 @@ def run_each(work: Sequence[Job], house: House, keep: Callable[[Job, Path], None
 
 
 def _run(job: Job, prepared: Payload, machine: Machine, staging: Path) -> Outcome:
+    lab = options.stretched(job.folder.lab, job.options)
     request = RunRequest(
-        folder=job.folder,
+        folder=msgspec.structs.replace(job.folder, lab=lab),
         options=job.options,
         payload=prepared,
         seed=job.seed,
@@ -135,7 +138,7 @@ def _run(job: Job, prepared: Payload, machine: Machine, staging: Path) -> Outcom
         arguments=job.arguments,
         owned=not job.machine,
     )
-    allowed = sum(phase.timeout + RENEWAL_SECONDS for phase in job.folder.lab.phases) + OVERHEAD_SECONDS
+    allowed = sum(phase.timeout + RENEWAL_SECONDS for phase in lab.phases) + OVERHEAD_SECONDS
     return labrun.run_lab(request, machine, staging, Deadline.after(allowed), say)
 
 

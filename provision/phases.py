@@ -17,6 +17,7 @@ from go_labs.evidence import PhaseEvidence, WorkloadOutput
 from go_labs.spec import Phase
 from provision.ssh import Completed, Shell
 from provision.transfer import pull
+from vm import progress
 from vm.deadline import Deadline
 from vm.errors import LabError, LabFailedError, OutputError, ProbeError, SshError
 
@@ -159,7 +160,7 @@ def command(workload: Workload, phase: Phase, seed: int) -> str:
     if phase.probes:
         return (
             f"{start} ./labtrace run --plan plan.json --objects objects.o --out {out} --timeout {phase.timeout:g} "
-            f"--calibrate --max-output {OUTPUT_BYTES + 1} -- {words} 2>{out}/loader.err"
+            f"--calibrate --max-output {OUTPUT_BYTES + 1} --max-events {phase.events} -- {words} 2>{out}/loader.err"
         )
     if phase.tools:
         tools = " ".join(
@@ -208,7 +209,8 @@ def run(
     """
     began = time.monotonic()
     name = f"phase {phase.name} of the lab"
-    done = shell.run(command(workload, phase, seed), deadline.within(_allowed(phase)), alive=alive, name=name)
+    with progress.waiting(f"phase {phase.name}", phase.seconds):
+        done = shell.run(command(workload, phase, seed), deadline.within(_allowed(phase)), alive=alive, name=name)
     wall = time.monotonic() - began
     contained = _containment(done)
     into = staging / phase.name

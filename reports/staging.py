@@ -22,6 +22,7 @@ from go_labs.evidence import (
     AttemptResult,
     Attempts,
     Evidence,
+    Histogram,
     PhaseEvidence,
     Segment,
     WorkloadOutput,
@@ -281,7 +282,8 @@ def _workload_problems(output: WorkloadOutput, lab: str) -> list[str]:
         problems.append(f"it has more than {MAXIMUM_SAMPLES} samples and goroutines")
     for segment in output.segments:
         problems += _segment_problems(segment)
-    texts = [output.lab, output.go, *output.metrics, *(frame for entry in output.profile for frame in entry.frames)]
+    stacks = [*(entry.frames for entry in output.profile), *(entry.frames for entry in output.heap)]
+    texts = [output.lab, output.go, *output.metrics, *(frame for frames in stacks for frame in frames)]
     if any(len(text) > MAXIMUM_STRING for text in texts):
         problems.append(f"a name is longer than {MAXIMUM_STRING} characters")
     return problems
@@ -296,7 +298,17 @@ def _segment_problems(segment: Segment) -> list[str]:
     if any(not math.isfinite(value) for values in segment.samples.values() for value in values):
         problems.append(f"segment {segment.id} has a sample that is not finite")
     texts = [segment.section, *segment.parameters, *segment.parameters.values(), *segment.counts, *segment.samples]
-    texts += [*segment.expected, *segment.addresses, *segment.goroutines]
+    if any(not _holds_together(histogram) for histogram in segment.histograms.values()):
+        problems.append(f"segment {segment.id} has a histogram with counts or buckets that cannot be")
+    texts += [*segment.expected, *segment.addresses, *segment.goroutines, *segment.histograms]
     if any(len(text) > MAXIMUM_STRING for text in texts):
         problems.append(f"segment {segment.id} has a name longer than {MAXIMUM_STRING} characters")
     return problems
+
+
+def _holds_together(histogram: Histogram) -> bool:
+    """Whether each bucket is one that a value of 64 bits can fall into, and holds something."""
+    if not 1 <= histogram.bits <= 16:
+        return False
+    last = (64 - histogram.bits + 1) << histogram.bits
+    return all(0 <= bucket < last and count > 0 for bucket, count in histogram.counts.items())

@@ -36,6 +36,7 @@ type goroutine struct {
 	ended        trace.Time
 	proc, thread int64
 	since        trace.Time
+	waiting      wait    // which has not ended; its part is nil where it does not count
 	counts       *Counts // of the segment that is on
 }
 

@@ -127,6 +127,58 @@ func TestAGoroutineThatOutlivesTheSegmentIsAliveAtItsEnd(t *testing.T) {
 	}
 }
 
+func TestWaitsOfAMillisecondAreListedFromBlockingToRunning(t *testing.T) {
+	const nap = 5 * time.Millisecond
+	s := recorded(t, func() {
+		time.Sleep(nap) // outside
+		mark("enter 1")
+		time.Sleep(nap)
+		received := make(chan struct{})
+		go func() { time.Sleep(nap); close(received) }()
+		<-received
+		mark("leave 1")
+		time.Sleep(nap)
+	})
+
+	segment := s.Segments[1]
+	reasons := map[string]int{}
+	for _, each := range segment.Waits {
+		if each.EndNs-each.StartNs >= int64(nap)/2 {
+			reasons[each.Reason]++
+		}
+		if !(segment.StartNs <= each.StartNs && each.StartNs <= each.WokenNs && each.WokenNs <= each.EndNs && each.EndNs <= segment.EndNs) {
+			t.Errorf("wait %+v in %d to %d", each, segment.StartNs, segment.EndNs)
+		}
+	}
+	if reasons["sleep"] != 2 || reasons["chan receive"] != 1 || segment.WaitsLeftOut != 0 {
+		t.Errorf("waits %+v", segment.Waits)
+	}
+}
+
+func TestAWaitThatTheSegmentDoesNotHoldIsNotListed(t *testing.T) {
+	s := recorded(t, func() {
+		gate, ended := make(chan struct{}), make(chan struct{})
+		mark("enter 1")
+		go func() { <-gate; close(ended) }()
+		time.Sleep(5 * time.Millisecond)
+		mark("leave 1")
+		mark("enter 1")
+		close(gate)
+		<-ended
+		mark("leave 1")
+	})
+
+	segment := s.Segments[1]
+	if len(segment.Goroutines) != 1 || segment.Goroutines[0].State != "ended" {
+		t.Fatalf("goroutines %+v", segment.Goroutines)
+	}
+	for _, each := range segment.Waits {
+		if each.Goroutine == segment.Goroutines[0].ID {
+			t.Errorf("wait %+v of the one that waited from one entry to the next", each)
+		}
+	}
+}
+
 func TestMarksThatCannotBeMakeARecordingThatIsNotWhole(t *testing.T) {
 	for name, marks := range map[string][]string{
 		"within segment 1": {"enter 1", "enter 2"},
@@ -183,13 +235,16 @@ func TestListsAreTrimmedTheLongestFirst(t *testing.T) {
 func TestWhatIsLeftOutIsCounted(t *testing.T) {
 	s := &Summary{Segments: map[int]*Segment{
 		1: {Goroutines: make([]*Goroutine, maxGoroutines), Stretches: make([]Stretch, 5)},
-		2: {Goroutines: make([]*Goroutine, 10), Stretches: make([]Stretch, maxStretches), StretchesLeftOut: 7},
+		2: {Goroutines: make([]*Goroutine, 10), Stretches: make([]Stretch, maxStretches), StretchesLeftOut: 7, Waits: make([]Wait, maxWaits+3)},
 	}}
 
 	s.bound()
 
 	if one := s.Segments[1]; len(one.Goroutines) != maxGoroutines-10 || one.GoroutinesLeftOut != 10 || one.StretchesLeftOut != 0 {
 		t.Errorf("segment 1: %d goroutines, %d left out", len(one.Goroutines), one.GoroutinesLeftOut)
+	}
+	if two := s.Segments[2]; len(two.Waits) != maxWaits || two.WaitsLeftOut != 3 {
+		t.Errorf("segment 2: %d waits, %d left out", len(two.Waits), two.WaitsLeftOut)
 	}
 	if two := s.Segments[2]; len(two.Goroutines) != 10 || two.StretchesLeftOut != 12 || len(two.Stretches) != maxStretches-5 {
 		t.Errorf("segment 2: %d stretches, %d left out", len(two.Stretches), two.StretchesLeftOut)

@@ -115,7 +115,7 @@ func (s *Summary) segment(id int) *Segment {
 	if found == nil {
 		found = &Segment{
 			Whole: true, Counts: map[string]*Counts{}, Ranges: map[string]int64{}, Pauses: []Pause{}, Goroutines: []*Goroutine{},
-			Stretches: []Stretch{},
+			Stretches: []Stretch{}, Waits: []Wait{},
 		}
 		for _, class := range []string{classUser, classRuntime, classTracer, classUnknown} {
 			found.Counts[class] = &Counts{Blocked: map[string]int64{}, Stopped: map[string]int64{}}
@@ -162,6 +162,10 @@ func (s *Segment) join(p *part, c clock, whole bool) {
 			told.EndedNs = c.at(g.ended)
 		}
 		s.Goroutines = append(s.Goroutines, told)
+	}
+	s.WaitsLeftOut += p.waitsOver
+	for _, each := range p.waits {
+		s.Waits = append(s.Waits, Wait{each.goroutine, each.reason, c.at(each.start), c.at(each.woken), c.at(each.end)})
 	}
 	s.StretchesLeftOut += p.stretchesOver
 	for _, each := range p.stretches {

@@ -25,6 +25,17 @@ type part struct {
 	states        map[*goroutine]*Goroutine
 	stretches     []stretch
 	stretchesOver int
+	waits         []wait
+	waitsOver     int
+}
+
+// wait is one wait of a goroutine, in the part that it began in.
+type wait struct {
+	part              *part
+	entry             int // of the segment
+	goroutine         int64
+	reason            string
+	start, woken, end trace.Time
 }
 
 type pause struct {
@@ -210,6 +221,9 @@ func (r *reader) changes(e trace.Event, t trace.StateTransition) {
 	if to == trace.GoWaiting && from != to {
 		g.reason = bounded(t.Reason)
 	}
+	if from != to && from != trace.GoUndetermined {
+		r.waits(g, from, to, r.now(e))
+	}
 	if to == trace.GoNotExist {
 		g.ended = r.now(e)
 		delete(r.goroutines, id)
@@ -258,6 +272,31 @@ func tally(c *Counts, from, to trace.GoState, reason string) {
 		c.Syscalls++
 	case from == trace.GoSyscall && to == trace.GoRunnable:
 		c.SyscallsBlocked++
+	}
+}
+
+// waits follows the wait of g through a change of its state: it begins when g blocks, and ends when g runs again.
+func (r *reader) waits(g *goroutine, from, to trace.GoState, now trace.Time) {
+	switch {
+	case to == trace.GoWaiting && r.current != nil:
+		g.waiting = wait{part: r.current, entry: r.current.entered, goroutine: g.id, reason: g.reason, start: now}
+		return
+	case from == trace.GoWaiting:
+		g.waiting.woken = now
+	}
+	if to != trace.GoRunning || g.waiting.part == nil {
+		return
+	}
+	ended := g.waiting
+	g.waiting.part = nil
+	ended.end = now
+	p := ended.part
+	switch {
+	case p != r.current || ended.entry != p.entered || ended.end-ended.start < leastWait:
+	case len(p.waits) >= maxWaits:
+		p.waitsOver++
+	default:
+		p.waits = append(p.waits, ended)
 	}
 }
 

@@ -8,7 +8,11 @@ const (
 	maxGoroutines = 20000
 	maxStretches  = 20000
 	maxPauses     = 20000
+	maxWaits      = 20000
 )
+
+// leastWait is how long a wait must last to be listed, in nanoseconds: counts have all of them.
+const leastWait = 1_000_000
 
 // maxText bounds every text out of a trace, in bytes.
 const maxText = 400
@@ -56,6 +60,8 @@ type Segment struct {
 	GoroutinesLeftOut int                `json:"goroutines_left_out"`
 	Stretches         []Stretch          `json:"stretches"`
 	StretchesLeftOut  int                `json:"stretches_left_out"`
+	Waits             []Wait             `json:"waits"`
+	WaitsLeftOut      int                `json:"waits_left_out"`
 }
 
 // Counts are changes of state. Blocked is by the trace's own reason, and so is Stopped, which is giving up the processor without
@@ -102,20 +108,33 @@ type Goroutine struct {
 // Stretch is goroutine, P, thread, start and end of one run of a goroutine, cut to the segment; a system call ends it.
 type Stretch [5]int64
 
+// Wait is one wait of a goroutine, from blocking to running again, both in one entry of the segment. WokenNs is when it became
+// runnable.
+type Wait struct {
+	Goroutine int64  `json:"goroutine"`
+	Reason    string `json:"reason"`
+	StartNs   int64  `json:"start_ns"`
+	WokenNs   int64  `json:"woken_ns"`
+	EndNs     int64  `json:"end_ns"`
+}
+
 // bound trims lists so that all segments together stay within the limits, the longest lists first: a short segment among long
 // ones keeps all that it has.
 func (s *Summary) bound() {
-	var goroutines, stretches, pauses []int
+	var goroutines, stretches, pauses, waits []int
 	for _, each := range s.Segments {
 		goroutines = append(goroutines, len(each.Goroutines))
 		stretches = append(stretches, len(each.Stretches))
 		pauses = append(pauses, len(each.Pauses))
+		waits = append(waits, len(each.Waits))
 	}
 	g, r, p := share(goroutines, maxGoroutines), share(stretches, maxStretches), share(pauses, maxPauses)
+	w := share(waits, maxWaits)
 	for _, each := range s.Segments {
 		each.Goroutines = trimmed(each.Goroutines, g, &each.GoroutinesLeftOut)
 		each.Stretches = trimmed(each.Stretches, r, &each.StretchesLeftOut)
 		each.Pauses = trimmed(each.Pauses, p, &each.PausesLeftOut)
+		each.Waits = trimmed(each.Waits, w, &each.WaitsLeftOut)
 	}
 }
 

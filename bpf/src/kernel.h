@@ -31,6 +31,7 @@ typedef __s64 s64;
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PROG_ARRAY = 3,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_RINGBUF = 27,
@@ -43,6 +44,7 @@ enum {
 	BPF_F_NO_PREALLOC = 1,
 };
 
+#define ENOENT 2
 #define EEXIST 17
 
 /* arch/x86/include/asm/ptrace.h; the layout is that of struct user_regs_struct, fixed for user space. */

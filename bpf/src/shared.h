@@ -51,6 +51,11 @@ enum counter {
 	COUNTER_handoff_send,	 /* runtime.send: a value went straight to a receiver that waited */
 	COUNTER_handoff_recv,	 /* runtime.recv: a value was taken from a sender that waited */
 	COUNTER_close,		 /* closechan */
+	COUNTER_chan_in_ax,	 /* chansend or chanrecv with the watched address in RAX (labkit.Watch) */
+	COUNTER_chan_in_di,	 /* the same in RDI, the first argument of C */
+	COUNTER_chan_entry_held, /* chansend or chanrecv entered while the channel's lock was held */
+	COUNTER_chan_park_held,	 /* park on a channel while its lock was held */
+	COUNTER_chan_park_last,	 /* park on a channel in whose queue the goroutine already was, as the last */
 	COUNTER_chan_lock,	 /* lock2 called by the channel operations */
 	COUNTER_chan_lock_sleep, /* such a lock2 that had to sleep on a futex */
 	COUNTER_lock_sleep,	 /* any lock2 that had to */
@@ -152,14 +157,15 @@ enum kind {
 	    1,	  /* a wait, from gopark to execute: address of the lock or channel, stack of the waiter */
 	KIND_RUN, /* a goroutine ran on a thread: value is its P, object the ns from ready to execute, reason
 		     how it ended (a wait reason, or one of enum ran) */
-	KIND_CREATE,  /* goid is the new one, value its parent, stack its function and the go statement */
-	KIND_END,     /* duration is its life, 0 where its creation was not seen */
-	KIND_PANIC,   /* gopanic with the stack of the one who panics */
-	KIND_CLOSE,   /* closechan: address of the channel */
-	KIND_CANCEL,  /* address of the cancelCtx, object its done channel (0: none), value its children */
-	KIND_STW,     /* from stopTheWorldWithSema to startTheWorldWithSema, reason is the stwReason */
-	KIND_STEAL,   /* runqsteal: goid is the stolen one */
-	KIND_WAITING, /* made by the loader at the end: a park that nothing ended */
+	KIND_CREATE,	 /* goid is the new one, value its parent, stack its function and the go statement */
+	KIND_END,	 /* duration is its life, 0 where its creation was not seen */
+	KIND_PANIC,	 /* gopanic with the stack of the one who panics */
+	KIND_CLOSE,	 /* closechan: address of the channel */
+	KIND_CANCEL,	 /* address of the cancelCtx, object its done channel (0: none), value its children */
+	KIND_STW,	 /* from stopTheWorldWithSema to startTheWorldWithSema, reason is the stwReason */
+	KIND_STEAL,	 /* runqsteal: goid is the stolen one */
+	KIND_WAITING,	 /* made by the loader at the end: a park that nothing ended */
+	KIND_LOCK_SLEEP, /* a thread sleeps for the lock of the channel at that address */
 };
 
 /* How a run ended where no wait reason says it; above every wait reason. */

@@ -73,6 +73,7 @@ def test_times_lie_within_the_segment(summary: GoTrace) -> None:
         times = [each.created_ns for each in segment.goroutines]
         times += [time for each in segment.stretches for time in (each.start_ns, each.end_ns)]
         times += [pause.start_ns for pause in segment.pauses]
+        times += [time for wait in segment.waits for time in (wait.start_ns, wait.woken_ns, wait.end_ns)]
         assert segment.start_ns <= min(times) <= max(times) <= segment.end_ns
     assert all(g.ended_ns == 0 or g.ended_ns > g.created_ns for g in summary.segments[1].goroutines)
 
@@ -88,6 +89,16 @@ def test_every_goroutine_ran_first_to_block_and_those_let_go_a_second_time(summa
     assert runs == {number: 2 if done else 1 for number, done in ended.items()}
     assert {stretch.proc for stretch in segment.stretches} <= {0, 1}
     assert min(stretch.thread for stretch in segment.stretches) >= 0
+
+
+@pytest.mark.build
+def test_a_wait_is_of_one_that_was_let_go_and_listed_once(summary: GoTrace) -> None:
+    segment = summary.segments[1]
+    gone = {each.id for each in segment.goroutines if each.state == "ended"}
+    waited = [wait.goroutine for wait in segment.waits if wait.reason == "chan receive"]
+    assert len(waited) == len(set(waited))
+    assert set(waited) <= gone
+    assert min(wait.duration_ns for wait in segment.waits) >= 1_000_000
 
 
 @pytest.mark.build
@@ -218,6 +229,7 @@ def test_counts_are_read_by_class_or_all_together() -> None:
         {"ranges": {"GC": -2}},
         {"stretches": [[1, 0, 7, 9, 5]]},
         {"stretches": [[1, 0]]},
+        {"waits": [{"goroutine": 1, "reason": "select", "start_ns": 5, "woken_ns": 4, "end_ns": 9}]},
         {"stretches": [[1, 0, 7, 5, 9]] * 20_001},
         {"pauses": None},
     ],

@@ -41,6 +41,7 @@ def test_a_program_that_is_no_lab_gets_its_own_arguments_and_no_others() -> None
 def test_the_traced_phase_puts_the_loader_in_front() -> None:
     command = phases.command(WORKLOAD, Phase(name="traced", sections=["forced"], probes=["mutex"], timeout=30), seed=7)
     assert "./labtrace run --plan plan.json" in command
+    assert "--max-events 1000000 " in command
     assert command.endswith(
         "-- ./mutex --phase=traced --sections=forced --seed=7 --readers=0,50 --seconds=2 2>out/traced/loader.err"
     )
