@@ -270,13 +270,9 @@ def claims(
 def plan(_c: Context, binary: str, sets: str = "mutex", json: bool = False) -> None:
     """Show where probes would go in a Go program, and why."""
     from bpf import plan as plans
-    from provision import listings
 
     made = plans.plan_for(Path(binary).expanduser(), cli.words("--sets", sets))
-    if json:
-        print(plans.to_json(made).decode())
-    else:
-        listings.plan(made)
+    print(plans.to_json(made).decode() if json else plans.to_text(made), end="")
 
 
 # Kernels and images.

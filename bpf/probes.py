@@ -25,6 +25,7 @@ _COMMON = (
 )
 """In every set: who parks, who runs, in which segment."""
 
+_CREATED = Hook("created", "go_created", (Name("runtime.newproc1"),), point="result")
 _ENDED = Hook("ended", "go_ended", (Name("runtime.goexit0", until=(1, 21)), Name("runtime.gdestroy", since=(1, 22))))
 _PANIC = Hook("panic", "go_panic", (Name("runtime.gopanic"),))
 _CLOSE = Hook("close", "go_close", (Name("runtime.closechan"),), required=False)
@@ -97,11 +98,17 @@ SCHED = ProbeSet(
             point="ret",
         ),
         Hook("handoff_p", "go_handoff_p", (Name("runtime.handoffp"),)),
+        # runqget is inlined in every version: what is taken from a local queue is derived, what is put there is seen.
+        Hook("local_put", "go_local_put", (Name("runtime.runqput"),)),
+        Hook("local_overflow", "go_local_overflow", (Name("runtime.runqputslow"),)),
+        Hook("enter_syscall", "go_enter_syscall", (Name("runtime.entersyscall"),)),
+        Hook("exit_syscall", "go_exit_syscall", (Name("runtime.exitsyscall"),), point="ret"),
+        _CREATED,
         _ENDED,
     ),
     reasons=_REASONS,
     recorded=(_MUTEX,),
-    offsets=_OFFSETS,
+    offsets=(*_OFFSETS, "start_pc", "go_pc"),
     kernel=("futex", "sched_switch", "syscall_enter"),
     features=("runs",),
 )
@@ -145,7 +152,7 @@ GOROUTINE = ProbeSet(
     name="goroutine",
     hooks=(
         *_COMMON,
-        Hook("created", "go_created", (Name("runtime.newproc1"),), point="result"),
+        _CREATED,
         _ENDED,
         _PANIC,
     ),

@@ -110,7 +110,10 @@ class Ran(IntEnum):
     PREEMPTED = 201
     YIELDED = 202
     SUPERSEDED = 203
-    """The thread ran another one without a park: after a system call, or at a coroutine switch."""
+    """The thread ran another one without a park: a coroutine switch."""
+
+    SYSCALL = 204
+    """It entered a system call, with which it keeps the thread and may lose its P; its return begins another run."""
 
 
 class ProgramCost(msgspec.Struct, frozen=True, kw_only=True):

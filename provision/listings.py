@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bpf.plan import Plan
 from provision import cli
 from provision.house import MachineRow, Stored
 from vm.images import Built, Removed
@@ -58,12 +57,3 @@ def machines(rows: Sequence[MachineRow]) -> None:
     """Print the machines that run."""
     cells = [(r.name, r.owner, r.state, r.release, r.accelerator, str(r.port or "-")) for r in rows]
     cli.print_table(("name", "owner", "state", "kernel", "accelerator", "port"), cells)
-
-
-def plan(made: Plan) -> None:
-    """Print where probes go, which cannot be placed, and the offsets with their source."""
-    rows: list[tuple[str, ...]] = [(p.id, p.symbol, p.point, f"{p.address:#x}", f"{p.offset:#x}") for p in made.probes]
-    rows += [(m.id, m.symbol, "missing", m.why, "") for m in made.missing]
-    title = f"{made.binary.name}: Go {made.binary.go_version}"
-    cli.print_table(("probe", "symbol", "point", "address", "file offset"), rows, title)
-    print("offsets: " + ", ".join(f"{name} {o.value} ({o.source})" for name, o in sorted(made.offsets.items())))

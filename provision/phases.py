@@ -45,7 +45,7 @@ PRINTED = ("workload.json", "stderr")
 Failed = Literal["workload", "output", "probe", "tools"]
 """What a phase can fail by (``go_labs.evidence.PhaseEvidence.failed``)."""
 
-TOOL_READY_SECONDS = 90
+TOOL_READY_SECONDS = 180
 """Seconds that kernel-side tools get to attach: on an idle, emulated machine four of them take 10 s, on a busy host
 several times that."""
 

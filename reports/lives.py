@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,15 @@ from reports.analysis import Events, PhaseData
 
 SITES = 12
 """Creation sites that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """One wait of a goroutine, CLOCK_MONOTONIC in nanoseconds."""
+
+    goid: int
+    start_ns: int
+    end_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +75,28 @@ def sites(phase: PhaseData, segments: Sequence[Segment]) -> charts.StackList | N
         stacks=[charts.Stack(frames=list(frames), count=count) for frames, count in heaviest],
         total=int(made.size), without=without,
     )  # fmt: skip
+
+
+def waits(phase: PhaseData, segment: Segment) -> list[Wait]:
+    """Return the traced waits of all goroutines in ``segment`` that had ended."""
+    parks = phase.events_of([segment])
+    fields = (parks["goid"].tolist(), parks["start_ns"].tolist(), parks["duration_ns"].tolist())
+    return [Wait(goid, start, start + duration) for goid, start, duration in zip(*fields, strict=True)]
+
+
+def beyond(found: Iterable[Wait], threshold_ns: int) -> frozenset[int]:
+    """Return the goroutines with a wait of at least ``threshold_ns``."""
+    return frozenset(wait.goid for wait in found if wait.end_ns - wait.start_ns >= threshold_ns)
+
+
+def unmatched(ones: Iterable[Wait], others: Iterable[Wait], threshold_ns: int) -> frozenset[int]:
+    """Return goroutines with a wait beyond the threshold in ``ones`` that ``others`` do not have at all."""
+    known: dict[int, list[Wait]] = {}
+    for wait in others:
+        known.setdefault(wait.goid, []).append(wait)
+    return frozenset(
+        one.goid
+        for one in ones
+        if one.end_ns - one.start_ns >= threshold_ns
+        and not any(one.start_ns < other.end_ns and other.start_ns < one.end_ns for other in known.get(one.goid, []))
+    )

@@ -31,7 +31,7 @@ static __always_inline void end_run(u8 how)
 	running->goid = 0;
 }
 
-/* Begins one: the goroutine of that key on the P of the thread's M. R14 is g0. */
+/* Begins one: the goroutine of that key on the P of the thread's M. R14 is its g0 or the goroutine. */
 static __always_inline void begin_run(struct pt_regs *ctx, struct goroutine_key *key, u64 now)
 {
 	u32 tid = bpf_get_current_pid_tgid();
@@ -279,6 +279,63 @@ int go_handoff_p(struct pt_regs *ctx)
 		return 0;
 	hit();
 	count(current_segment, COUNTER_handoff_p);
+	return 0;
+}
+
+/* func runqput(pp *p, gp *g, next bool) */
+SEC("uprobe/go_local_put")
+int go_local_put(struct pt_regs *ctx)
+{
+	if (!is_target())
+		return 0;
+	hit();
+	count(current_segment, COUNTER_local_put);
+	return 0;
+}
+
+/* func runqputslow(pp *p, gp *g, h, t uint32) bool */
+SEC("uprobe/go_local_overflow")
+int go_local_overflow(struct pt_regs *ctx)
+{
+	if (!is_target())
+		return 0;
+	hit();
+	count(current_segment, COUNTER_local_overflow);
+	return 0;
+}
+
+/* func entersyscall(): what the runtime itself asks of the kernel (futex, epoll) does not come by here. */
+SEC("uprobe/go_enter_syscall")
+int go_enter_syscall(struct pt_regs *ctx)
+{
+	if (!is_target())
+		return 0;
+	hit();
+	end_run(RAN_syscall);
+	count(current_segment, COUNTER_enter_syscall);
+	return 0;
+}
+
+/*
+ * A RET of func exitsyscall(), on the goroutine's own stack. Where it had to wait for a P, execute has begun
+ * the run; where it kept its P or got another at once, nothing else says that it goes on.
+ */
+SEC("uprobe/go_exit_syscall")
+int go_exit_syscall(struct pt_regs *ctx)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct goroutine_key key;
+	struct running *running;
+	u64 now = bpf_ktime_get_ns();
+
+	if (!is_target())
+		return 0;
+	hit();
+	if (!want_runs || !goroutine(ctx->r14, &key))
+		return 0;
+	running = bpf_map_lookup_elem(&on_thread, &tid);
+	if (!running || running->goid != key.goid)
+		begin_run(ctx, &key, now);
 	return 0;
 }
 

@@ -33,10 +33,14 @@ enum counter {
 	COUNTER_yield,	    /* runtime.Gosched */
 	COUNTER_goyield,    /* goyield: hands the rest of its time to the one it woke */
 	COUNTER_steal_tries,
-	COUNTER_stolen,	    /* runqsteal that returned a goroutine */
-	COUNTER_global_got, /* goroutines or batches taken from the global queue */
-	COUNTER_handoff_p,  /* handoffp: a P is taken from an M that is in a system call */
-	COUNTER_p_moved,    /* execute on a P whose last execute was on another thread */
+	COUNTER_stolen,		/* runqsteal that returned a goroutine */
+	COUNTER_global_got,	/* goroutines or batches taken from the global queue */
+	COUNTER_handoff_p,	/* handoffp: a P is taken from an M that is in a system call */
+	COUNTER_local_put,	/* runqput: goroutines put on a P's own queue or into its runnext */
+	COUNTER_local_overflow, /* runqputslow: half of a full local queue went to the global one */
+	COUNTER_enter_syscall,	/* entersyscall: a goroutine of the target began a system call that may block
+				 */
+	COUNTER_p_moved,	/* a goroutine began to run on a P whose last one was on another thread */
 	/* goroutines */
 	COUNTER_created,
 	COUNTER_ended,
@@ -173,8 +177,8 @@ enum ran {
 	RAN_exited = 200,
 	RAN_preempted,
 	RAN_yielded,
-	RAN_superseded, /* the thread ran another one without a park seen: a system call or a coroutine switch
-			 */
+	RAN_superseded, /* the thread ran another one without a park seen: a coroutine switch */
+	RAN_syscall,	/* it entered a system call: it keeps the thread, and loses the P if it takes long */
 };
 
 /* One event, as the ring buffer carries it. Fields that a kind does not name are 0. */

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +10,12 @@ import numpy as np
 from bpf.gotrace import SegmentTrace
 from bpf.trace import EventKind, MemorySample
 from go_labs.evidence import Segment
-from reports import charts, lives, memory, statistics, waits
+from reports import charts, dumps, lives, memory, statistics, waits
 from reports.analysis import Analysis, PhaseData, RunData
-from reports.lives import Life
+from reports.dumps import Method
 from reports.schema import Metric
 from reports.shorthand import metric, ratio, table
 from reports.statistics import median
-
-TOLERANCE_NS = 50_000_000
-"""The article's window: beginning and end within 50 ms of the events (5e7 in its code)."""
 
 ARTICLE = {"created": "0.0014%", "waited": "0.018%", "panicked": "0%"}
 """The article's table: deviations as it prints them."""
@@ -44,7 +41,7 @@ def analyse(run: RunData) -> Analysis:
     """Return the lab's metrics and charts; what could not be measured is absent with its reason."""
     traced = run.phase("traced")
     check = _cross_check(traced, _threshold_ns(run))
-    method = _method(traced)
+    method = dumps.method(traced, _one(traced, "table"))
     metrics = [
         *_table_metrics(traced, check), *_forced_metrics(traced), *_dump_metrics(traced, method), *_churn(run),
         *_soak(traced),
@@ -96,15 +93,6 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """One wait of a goroutine, CLOCK_MONOTONIC in nanoseconds."""
-
-    goid: int
-    start_ns: int
-    end_ns: int
-
-
-@dataclass(frozen=True, slots=True)
 class CrossCheck:
     """The load that all sources looked at.
 
@@ -128,10 +116,12 @@ def _cross_check(traced: PhaseData, threshold_ns: int) -> CrossCheck | None:
     theirs = frozenset(each.id for each in seen.goroutines)
     own = frozenset(each.id for each in seen.goroutines if each.goroutine_class == "user")
     gone = frozenset(each.id for each in seen.goroutines if each.ended_ns)
-    our_waits = [wait for wait in _waits(traced, segment) if wait.goid in own]
-    their_waits = [Wait(wait.goroutine, wait.start_ns, wait.end_ns) for wait in seen.waits if wait.goroutine in own]
-    long, theirs_long = (_beyond(found, threshold_ns) for found in (our_waits, their_waits))
-    only = _unmatched(our_waits, their_waits, threshold_ns) | _unmatched(their_waits, our_waits, threshold_ns)
+    our_waits = [wait for wait in lives.waits(traced, segment) if wait.goid in own]
+    their_waits = [
+        lives.Wait(wait.goroutine, wait.start_ns, wait.end_ns) for wait in seen.waits if wait.goroutine in own
+    ]
+    long, theirs_long = (lives.beyond(found, threshold_ns) for found in (our_waits, their_waits))
+    only = lives.unmatched(our_waits, their_waits, threshold_ns) | lives.unmatched(their_waits, our_waits, threshold_ns)
     missed = sum(traced.trace.losses.get(name, 0) for name in WAIT_LOSSES)
     counts = segment.counts
     rows = (
@@ -150,29 +140,6 @@ def _cross_check(traced: PhaseData, threshold_ns: int) -> CrossCheck | None:
     )
     lost = counters["created"] - len(made) + counters["ended"] - len(ended)
     return CrossCheck(segment, seen, rows, lost, len((long ^ theirs_long) - only))
-
-
-def _waits(traced: PhaseData, segment: Segment) -> list[Wait]:
-    parks = traced.events_of([segment])
-    fields = (parks["goid"].tolist(), parks["start_ns"].tolist(), parks["duration_ns"].tolist())
-    return [Wait(goid, start, start + duration) for goid, start, duration in zip(*fields, strict=True)]
-
-
-def _beyond(found: Iterable[Wait], threshold_ns: int) -> Ids:
-    return frozenset(wait.goid for wait in found if wait.end_ns - wait.start_ns >= threshold_ns)
-
-
-def _unmatched(ones: Iterable[Wait], others: Iterable[Wait], threshold_ns: int) -> Ids:
-    """Return goroutines with a wait beyond the threshold in ``ones`` that ``others`` do not have at all."""
-    known: dict[int, list[Wait]] = {}
-    for wait in others:
-        known.setdefault(wait.goid, []).append(wait)
-    return frozenset(
-        one.goid
-        for one in ones
-        if one.end_ns - one.start_ns >= threshold_ns
-        and not any(one.start_ns < other.end_ns and other.start_ns < one.end_ns for other in known.get(one.goid, []))
-    )
 
 
 def _table_metrics(traced: PhaseData, check: CrossCheck | None) -> Iterable[Metric]:
@@ -228,67 +195,6 @@ def _forced_rows(traced: PhaseData) -> Iterable[tuple[Segment, str, int, int]]:
 
 
 # ---- the article's own method ----
-
-
-@dataclass(frozen=True, slots=True)
-class Dump:
-    """One goroutine dump: when it began, how long it stopped the world, which goroutines it lists."""
-
-    at_ns: int
-    pause_ns: int
-    ids: Ids
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """Dumps matched to events as the article's code does it.
-
-    :param seen: goroutines of the load that are in a dump at all.
-    :param began: whose first dump lies within the tolerance of their creation; ``finished``: likewise the last and
-        their end.
-    :param matched: both.
-    :param wrong: entries of dumps that the events know as not alive then, and the other way round.
-    """
-
-    segment: Segment
-    lives: Mapping[int, Life]
-    dumps: tuple[Dump, ...]
-    seen: Ids
-    began: Ids
-    finished: Ids
-    matched: Ids
-    wrong: int
-
-
-def _method(traced: PhaseData) -> Method | None:
-    segment = _one(traced, "table")
-    if segment is None or traced.trace is None:
-        return None
-    found = lives.whole(traced, [segment])
-    dumps = tuple(
-        Dump(int(at), int(pause), frozenset(segment.goroutines.get(f"dump-{number}", [])) & found.keys())
-        for number, (at, pause) in enumerate(
-            zip(segment.samples.get("dump_at_ns", []), segment.samples.get("dump_ns", []), strict=True)
-        )
-    )
-    first: dict[int, int] = {}
-    last: dict[int, int] = {}
-    for dump in dumps:
-        for goid in dump.ids:
-            first.setdefault(goid, dump.at_ns)
-            last[goid] = dump.at_ns
-    began = frozenset(g for g, at in first.items() if abs(at - found[g].created_ns) < TOLERANCE_NS)
-    finished = frozenset(g for g, at in last.items() if abs(at - found[g].ended_ns) < TOLERANCE_NS)
-    wrong = sum(_disagree(dump, found) for dump in dumps)
-    return Method(segment, found, dumps, frozenset(first), began, finished, began & finished, wrong)
-
-
-def _disagree(dump: Dump, known: Mapping[int, Life]) -> int:
-    """Count goroutines that lived through the whole dump and are not in it, and those in it that did not live then."""
-    end = dump.at_ns + dump.pause_ns
-    through = {g for g, life in known.items() if life.created_ns <= dump.at_ns and life.ended_ns >= end}
-    touched = {g for g, life in known.items() if life.created_ns <= end and life.ended_ns >= dump.at_ns}
-    return len(through - dump.ids) + len(dump.ids - touched)
 
 
 def _dump_metrics(traced: PhaseData, method: Method | None) -> Iterable[Metric]:
@@ -546,10 +452,10 @@ def _soak_table(traced: PhaseData) -> charts.Table | None:
 
 def _notes(run: RunData, traced: PhaseData, method: Method | None) -> list[str]:
     """Return what the figures can and cannot say."""
-    dumps = ARTICLE_SECONDS // ARTICLE_DUMP
+    made = ARTICLE_SECONDS // ARTICLE_DUMP
     created = ARTICLE_CREATED
     notes = [
-        f"The article's {dumps} dumps could only list {created:,} goroutines if each showed {created // dumps:,} that "
+        f"The article's {made} dumps could only list {created:,} goroutines if each showed {created // made:,} that "
         f"the one before did not: goroutines would have to live about {ARTICLE_DUMP} s each.",
         "A panic that nobody recovers ends the whole process, so that all panics counted here were recovered.",
         f"Dumps were made each {run.provenance.options['dump']} s, not each {ARTICLE_DUMP} s: they see more than the "

@@ -88,6 +88,20 @@ def test_a_tool_that_fails_leaves_its_words_and_the_others_go_on(tmp_path: Path,
     assert json.loads((tmp_path / "tool-good.json").read_text()) == {"hits": 3}
 
 
+def test_what_a_tool_saw_that_was_ready_too_late_is_not_kept(tmp_path: Path, tool: str) -> None:
+    slow = tmp_path / "slow.sh"
+    slow.write_text("sleep 2\n" + TOOL)
+
+    done = run_with_tools(
+        tmp_path, "-t", "slow", f"sh {slow}", "-t", "good", tool, "--", "sleep", "2", seconds="1"
+    )  # fmt: skip
+
+    assert done.returncode == 0
+    late = json.loads((tmp_path / "tool-slow.json").read_text())
+    assert late == {"schema": 1, "error": "it was not attached within 1 s"}
+    assert json.loads((tmp_path / "tool-good.json").read_text()) == {"hits": 3}
+
+
 def test_without_any_tool_the_workload_does_not_run(tmp_path: Path) -> None:
     done = run_with_tools(tmp_path, "-t", "bad", "false", "--", "sh", "-c", "echo work")
     assert done.returncode == phases.TOOLS_NOT_READY
