@@ -20,6 +20,8 @@ OFFSETS: dict[str, dict[str, int]] = {
         "go_pc": 280,
         "ctx_done": 24,
         "ctx_children": 40,
+        "ctx_mu": 16,
+        "ctx_err": 48,
     },
     "1.22": {
         "goid": 152,
@@ -32,6 +34,8 @@ OFFSETS: dict[str, dict[str, int]] = {
         "go_pc": 280,
         "ctx_done": 24,
         "ctx_children": 40,
+        "ctx_mu": 16,
+        "ctx_err": 48,
     },
     "1.23": {
         "goid": 160,
@@ -44,6 +48,8 @@ OFFSETS: dict[str, dict[str, int]] = {
         "go_pc": 288,
         "ctx_done": 24,
         "ctx_children": 40,
+        "ctx_mu": 16,
+        "ctx_err": 48,
     },
     "1.24": {
         "goid": 160,
@@ -56,6 +62,8 @@ OFFSETS: dict[str, dict[str, int]] = {
         "go_pc": 288,
         "ctx_done": 24,
         "ctx_children": 40,
+        "ctx_mu": 16,
+        "ctx_err": 48,
     },
     "1.25": {
         "goid": 152,
@@ -68,6 +76,8 @@ OFFSETS: dict[str, dict[str, int]] = {
         "go_pc": 280,
         "ctx_done": 24,
         "ctx_children": 40,
+        "ctx_mu": 16,
+        "ctx_err": 48,
     },
     "1.26": {
         "goid": 152,
@@ -80,6 +90,8 @@ OFFSETS: dict[str, dict[str, int]] = {
         "go_pc": 288,
         "ctx_done": 24,
         "ctx_children": 40,
+        "ctx_mu": 16,
+        "ctx_err": 48,
     },
     "1.27": {
         "goid": 152,
@@ -92,6 +104,8 @@ OFFSETS: dict[str, dict[str, int]] = {
         "go_pc": 288,
         "ctx_done": 24,
         "ctx_children": 40,
+        "ctx_mu": 16,
+        "ctx_err": 48,
     },
 }
 """Bytes from the start of the struct, by Go line; the names are those of ``bpf.dwarf.FIELDS``."""

@@ -155,7 +155,8 @@ enum kind {
 	KIND_CREATE,  /* goid is the new one, value its parent, stack its function and the go statement */
 	KIND_END,     /* duration is its life, 0 where its creation was not seen */
 	KIND_PANIC,   /* gopanic with the stack of the one who panics */
-	KIND_CLOSE,   /* closechan: address of the channel */
+	KIND_CLOSE,   /* closechan: address of the channel; object is the context whose cancel closes it (0:
+			 none does), value then how that context is meanwhile, of enum context_state */
 	KIND_CANCEL,  /* address of the cancelCtx, object its done channel (0: none), value its children */
 	KIND_STW,     /* from stopTheWorldWithSema to startTheWorldWithSema, reason is the stwReason */
 	KIND_STEAL,   /* runqsteal: goid is the stolen one */
@@ -169,6 +170,12 @@ enum ran {
 	RAN_yielded,
 	RAN_superseded, /* the thread ran another one without a park seen: a system call or a coroutine switch
 			 */
+};
+
+/* How a context is while its done channel is closed. */
+enum context_state {
+	CONTEXT_LOCKED = 1, /* its mutex is held */
+	CONTEXT_MARKED = 2, /* its err is set: whoever asks is told that it is cancelled */
 };
 
 /* One event, as the ring buffer carries it. Fields that a kind does not name are 0. */
