@@ -93,7 +93,7 @@ int syscall_enter(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /* Calibration: what every counting program does, and nothing else. */
-static __always_inline int calibrate(void)
+static __always_inline int calibrate(struct pt_regs *ctx)
 {
 	if (!is_target())
 		return 0;
@@ -105,17 +105,17 @@ static __always_inline int calibrate(void)
 SEC("uprobe/cal_pp")
 int cal_pp(struct pt_regs *ctx)
 {
-	return calibrate();
+	return calibrate(ctx);
 }
 
 SEC("uprobe/cal_entry")
 int cal_entry(struct pt_regs *ctx)
 {
-	return calibrate();
+	return calibrate(ctx);
 }
 
 SEC("uprobe/cal_ret")
 int cal_ret(struct pt_regs *ctx)
 {
-	return calibrate();
+	return calibrate(ctx);
 }
