@@ -7,49 +7,20 @@ imported where they are used, so that ``invoke --list`` stays quick.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.collection import Collection
 from invoke.context import Context
-from invoke.tasks import Task
 
 from provision import cli
-from provision.frame import StatusOf, framed, ssh_status
+from provision.commands import ACCEL, JSON, KERNEL, KERNELS, NAME, RUN, command, finish
+from provision.frame import ssh_status
 
 if TYPE_CHECKING:
-    from vm.errors import LabError
-
-KERNEL = "kernel line (6.1), release, or path of your own; `invoke kernels` lists them"
-KERNELS = f"{KERNEL}; several with commas"
-JSON = "print one JSON document on stdout instead of text"
-ACCEL = "auto (a trial decides), kvm, or tcg for emulation"
-NAME = "machine's name, where there are several of one kernel"
-
-
-def command(
-    options: dict[str, str],
-    *,
-    name: str | None = None,
-    default: bool = False,
-    repeated: tuple[str, ...] = (),
-    status: StatusOf = lambda code: code,
-) -> Callable[[Callable[..., None]], Task[Callable[..., None]]]:
-    """Make a task of a function: in the error frame, with the help of each option, without guessed short flags."""
-
-    def wrap(function: Callable[..., None]) -> Task[Callable[..., None]]:
-        body = framed(function, status=status)
-        return Task(body, name=name, help=options, default=default, iterable=list(repeated), auto_shortflags=False)
-
-    return wrap
-
-
-def finish(status: int) -> None:
-    """End with ``status`` unless it is success."""
-    if status:
-        raise SystemExit(status)
-
+    from provision.house import House
+    from provision.jobs import Job
 
 # The main job, and what surrounds it.
 
@@ -59,14 +30,12 @@ def finish(status: int) -> None:
         "name": "name of a lab (`invoke labs`), or the folder of your own",
         "kernel": KERNELS,
         "go": "Go version of the workload, 1.21 to 1.27",
+        "build": "how the workload is linked: plain, stripped, pie, or stripped,pie",
         "set": "an option of the lab, as name=value; may be given several times",
+        "duration": "how long the lab's long part runs, where it has one: 90s, 20m, 3h",
         "full": "sweep all that the lab can vary",
         "seed": "a number, to make an earlier run again; without it one is drawn and recorded",
-        "accel": ACCEL,
-        "cold": "boot instead of restoring a saved state",
-        "machine": "run on a machine of yours (`invoke vm.up`) instead of a fresh one",
-        "runs": "folder for the record (runs/)",
-        "system-qemu": "use the host's QEMU instead of the locked one",
+        **RUN,
         "json": "print verdicts as one JSON document on stdout",
     },
     repeated=("set_",),
@@ -76,7 +45,9 @@ def lab(
     name: str,
     kernel: str = "",
     go: str = "",
+    build: str = "plain",
     set_: list[str] | None = None,
+    duration: str = "",
     full: bool = False,
     seed: str = "",
     accel: str = "auto",
@@ -88,37 +59,125 @@ def lab(
 ) -> None:
     """Run a lab on a kernel, judge its claims, and write a report."""
     from go_labs import spec
-    from provision import jobs, options, toolchains
+    from provision import gobuild, jobs, options, toolchains
     from provision.house import House
-    from reports import html, record, rehearsal
-    from vm.errors import Interrupted
+    from reports import rehearsal
 
     folder = spec.find(name)
     house = House.open(runs=runs, system_qemu=system_qemu)
-    values = options.resolve(folder.lab, options.parse_assignments(set_ or []), full=full)
+    given = options.with_duration(folder.lab, options.parse_assignments(set_ or []), duration)
+    values = options.resolve(folder.lab, given, full=full)
     version = toolchains.resolve(go or None)
+    variant = gobuild.variant(build)
     number = cli.whole("--seed", seed, 0, jobs.SEED_LIMIT) if seed else jobs.new_seed()
     accelerator = cli.accelerator(accel)
     kernels = house.kernels(kernel, machine)
     jobs.check(folder, kernels)
     rehearsal.check(folder)
-    failed: LabError | None = None
+    work = [
+        jobs.Job(folder, found, values, version, number, accelerator, cold, machine, order, variant)
+        for order, found in enumerate(kernels)
+    ]
+    run_and_show(work, house, json=json)
+
+
+@command(
+    {
+        "binary": "path of a Go program, as it is; arguments for it after --",
+        "kernel": KERNELS,
+        "probes": "probe sets, with commas; without it every set that fits the program",
+        "timeout": "seconds that it gets, once alone and once traced (60)",
+        **RUN,
+        "json": "print what --json of a lab prints, without claims",
+    }
+)
+def trace(
+    c: Context,
+    binary: str,
+    kernel: str = "",
+    probes: str = "",
+    timeout: str = "60",
+    accel: str = "auto",
+    cold: bool = False,
+    machine: str = "",
+    runs: str = "",
+    system_qemu: bool = False,
+    json: bool = False,
+) -> None:
+    """Run any Go program in a machine, alone and under probes, and write a report without claims."""
+    from provision import jobs, programs
+    from provision.house import House
+
+    house = House.open(runs=runs, system_qemu=system_qemu)
+    words = programs.arguments(c.remainder, sys.argv)
+    names = cli.words("--probes", probes) if probes else []
+    folder, left_out = programs.program(binary, names, cli.seconds("--timeout", timeout, 0.1, 86400))
+    for name, why in left_out.items():
+        house.say(f"probe set {name} is left out: {why}")
+    work = [
+        jobs.Job(folder, found, {}, "", 0, cli.accelerator(accel), cold, machine, order, arguments=words)
+        for order, found in enumerate(house.kernels(kernel, machine))
+    ]
+    run_and_show(work, house, json=json)
+
+
+def run_and_show(work: Sequence[Job], house: House, *, json: bool) -> None:
+    """Run ``work``, make a record and a report of each run, and print verdicts; the first lab's error comes last."""
+    from provision import jobs
+    from reports import html, record
+
     documents = []
-    for order, found in enumerate(kernels):
-        job = jobs.Job(folder, found, values, version, number, accelerator, cold, machine, order)
-        with jobs.performed(job, house) as outcome:
-            path = record.seal(outcome.staging, folder, house.layout.runs)
-        failed = failed or outcome.error
+
+    def keep(job: Job, staging: Path) -> None:
+        path = record.seal(staging, job.folder, house.layout.runs)
         page = html.render(path)
         documents.append(verdicts(path, page))
         if not json:
             show(path, page)
-        if isinstance(outcome.error, Interrupted):
-            break
+
+    failed = jobs.run_each(work, house, keep)
     if json:
         cli.print_json({"runs": documents})
     if failed is not None:
         raise failed
+
+
+@command(
+    {
+        "kernel": f"{KERNELS}; all default ones without",
+        "go": "Go versions, with commas (1.21,1.24,1.27)",
+        "labs": "labs, with commas; all that are here without",
+        "sizes": "sizes of the forced sections, with commas; each lab's default without",
+        "build": "how workloads are linked, with commas: plain, stripped, pie, stripped+pie",
+        "accel": ACCEL,
+        "runs": "folder for the records of what differs (runs/)",
+        "json": JSON,
+    }
+)
+def selftest(
+    _c: Context,
+    kernel: str = "",
+    go: str = "1.21,1.24,1.27",
+    labs: str = "",
+    sizes: str = "",
+    build: str = "plain",
+    accel: str = "auto",
+    runs: str = "",
+    json: bool = False,
+) -> None:
+    """Hold the forced section of every lab against its trace, on each kernel and Go version: counts must be equal."""
+    from provision import selftests
+    from provision.house import House
+    from reports import record, selfcheck
+
+    house = House.open(runs=runs)
+    plan = selftests.plan(house, kernels=kernel, versions=go, labs=labs, sizes=sizes, builds=build, accel=accel)
+    result = selftests.run(plan, house, selfcheck.check, record.seal)
+    if json:
+        cli.print_json(result.document())
+    else:
+        selftests.show(result)
+    result.require_exact()
 
 
 @command({"run": "folder of the record", "out": "file to write instead of report.html there", "json": JSON})
@@ -216,15 +275,7 @@ def plan(_c: Context, binary: str, sets: str = "mutex", json: bool = False) -> N
     from bpf import plan as plans
 
     made = plans.plan_for(Path(binary).expanduser(), cli.words("--sets", sets))
-    if json:
-        print(plans.to_json(made).decode())
-        return
-    rows: list[tuple[str, ...]] = [(p.id, p.symbol, p.point, f"{p.address:#x}", f"{p.offset:#x}") for p in made.probes]
-    rows += [(m.id, m.symbol, "missing", m.why, "") for m in made.missing]
-    cli.print_table(
-        ("probe", "symbol", "point", "address", "file offset"), rows, f"{made.binary.name}: Go {made.binary.go_version}"
-    )
-    print("offsets: " + ", ".join(f"{name} {o.value} ({o.source})" for name, o in sorted(made.offsets.items())))
+    print(plans.to_json(made).decode() if json else plans.to_text(made), end="")
 
 
 # Kernels and images.
@@ -233,15 +284,14 @@ def plan(_c: Context, binary: str, sets: str = "mutex", json: bool = False) -> N
 @command({"json": JSON}, name="list", default=True)
 def kernels_list(_c: Context, json: bool = False) -> None:
     """List the pinned kernels: release, suite, support, what is built and warm."""
+    from provision import listings
     from provision.house import House
 
     rows = House.open().kernel_rows()
     if json:
         cli.print_json(rows)
-        return
-    yes = {True: "yes", False: "-"}
-    cells = [(r.line, r.release, r.version, r.suite, r.support, yes[r.built], yes[r.warm]) for r in rows]
-    cli.print_table(("line", "release", "version", "suite", "support", "built", "warm"), cells)
+    else:
+        listings.kernels(rows)
 
 
 @command(
@@ -265,26 +315,21 @@ def kernels_lock(_c: Context, line: str = "", dry_run: bool = False) -> None:
 )
 def images_build(_c: Context, kernel: str = "", record: bool = False, json: bool = False) -> None:
     """Build tools root, base image and kernel bundles from the lock, as far as they are not there."""
+    from provision import listings
     from provision.house import House
 
     house = House.open()
     built = house.build(house.kernels(kernel) if kernel else house.default_kernels(), record=record)
-    rows = [
-        {"name": b.name, "sha256": b.artefact.hash.sha256, "path": str(b.artefact.path), "fresh": b.fresh}
-        for b in built
-    ]
     if json:
-        cli.print_json(rows)
-        return
-    cells = [
-        (b.name, b.artefact.hash.sha256[:16], "built" if b.fresh else "there", b.artefact.path.name) for b in built
-    ]
-    cli.print_table(("artefact", "sha256", "state", "folder"), cells)
+        cli.print_json(listings.built_rows(built))
+    else:
+        listings.built(built)
 
 
 @command({"kernel": f"{KERNELS}; all default ones without", "json": JSON}, name="verify")
 def images_verify(_c: Context, kernel: str = "", json: bool = False) -> None:
     """Build again elsewhere (other time, umask, locale, user) and compare bytes."""
+    from provision import listings
     from provision.house import House
     from vm import verify
 
@@ -293,41 +338,34 @@ def images_verify(_c: Context, kernel: str = "", json: bool = False) -> None:
     if json:
         cli.print_json(done)
     else:
-        rows = [
-            (v.name, v.first[:16], "same bytes" if v.same else "DIFFERS", ", ".join(v.parts)) for v in done.artefacts
-        ]
-        cli.print_table(("artefact", "sha256", "second build", "differing parts"), rows)
-        print("second build: " + ", ".join(done.conditions))
-        for path in (path for each in done.artefacts for path in each.paths):
-            print(f"  {path}")
+        listings.verified(done)
     done.require_same()
 
 
 @command({"json": JSON}, name="list")
 def images_list(_c: Context, json: bool = False) -> None:
     """List what is built and saved, with its size on disk."""
+    from provision import listings
     from provision.house import House
 
     rows = House.open().stored()
     if json:
         cli.print_json(rows)
-        return
-    used = {True: "yes", False: "no", None: "-"}
-    cells = [(r.kind, r.name, cli.human_size(r.size), used[r.in_lock], r.state) for r in rows]
-    cli.print_table(("what", "name", "on disk", "in lock", "state"), cells)
+    else:
+        listings.stored(rows)
 
 
 @command({"all": "also what the lock names, with its downloads and saved states", "json": JSON}, name="clean")
 def images_clean(_c: Context, all: bool = False, json: bool = False) -> None:  # noqa: A002  (the option's name)
     """Remove artefacts and downloads that the lock no longer names."""
+    from provision import listings
     from provision.house import House
 
     removed = House.open().clean(everything=all)
     if json:
         cli.print_json(removed)
-        return
-    cli.print_table(("what", "name", "freed"), [(r.kind, r.name, cli.human_size(r.size)) for r in removed])
-    print(f"freed {cli.human_size(sum(r.size for r in removed))}")
+    else:
+        listings.removed(removed)
 
 
 # Machines.
@@ -348,16 +386,14 @@ def up(_c: Context, kernel: str, name: str = "", accel: str = "auto", cold: bool
 @command({"json": JSON})
 def status(_c: Context, json: bool = False) -> None:
     """List the machines that run."""
+    from provision import listings
     from provision.house import House
 
     rows = House.open().machines()
     if json:
         cli.print_json(rows)
-        return
-    cli.print_table(
-        ("name", "owner", "state", "kernel", "accelerator", "port"),
-        [(r.name, r.owner, r.state, r.release, r.accelerator, str(r.port or "-")) for r in rows],
-    )
+    else:
+        listings.machines(rows)
 
 
 @command({"kernel": KERNEL, "name": NAME})
@@ -448,6 +484,8 @@ def run_tests(_c: Context, unit: bool = False, vm: bool = False, k: str = "") ->
 namespace = Collection(
     lab,
     report,
+    trace,
+    selftest,
     claims,
     plan,
     ssh_task,

@@ -1,4 +1,4 @@
-"""Building what watches: CO-RE objects with the tools root's clang, the loader with Go.
+"""Building what watches: CO-RE objects with the tools root's clang, the loader and ``gotrace`` with Go.
 
 Both are cached in ``layout.builds`` under the hash of their inputs, and written to a temporary name first, so that a
 file that exists is whole. Both are the same bytes wherever they are built: no path of the host goes in.
@@ -27,6 +27,9 @@ SOURCES = Path(__file__).resolve().parent / "src"
 LOADER = Path(__file__).resolve().parent / "loader"
 """The loader's Go module."""
 
+GOTRACE = Path(__file__).resolve().parent / "gotrace"
+"""The Go module of what summarises recordings of runtime/trace on the host."""
+
 OBJECT = "go.bpf.o"
 """Name of the one object: all programs share maps and type information."""
 
@@ -47,7 +50,7 @@ CLANG_FLAGS = (
 )
 
 GO_VERSION = "1.27.3"
-"""Go that builds the loader: the wheel of requirements.txt."""
+"""Go that builds the loader and ``gotrace``: the wheel of requirements.txt."""
 
 GO_FLAGS = ("-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags=-s -w")
 
@@ -96,17 +99,31 @@ def loader(layout: Layout) -> Path:
     :raises BuildError: it does not compile, or a module cannot be had.
     :raises SetupError: Go is missing or another version.
     """
+    return _module(layout, LOADER, "labtrace")
+
+
+def gotrace(layout: Layout) -> Path:
+    """Return ``gotrace``, which summarises recordings of runtime/trace (``bpf.gotrace``); built as the loader is.
+
+    :raises BuildError: it does not compile, or a module cannot be had.
+    :raises SetupError: Go is missing or another version.
+    """
+    return _module(layout, GOTRACE, "gotrace")
+
+
+def _module(layout: Layout, folder: Path, name: str) -> Path:
+    """Return the program of the Go module in ``folder``, built if its inputs have changed."""
     go = go_command()
-    sources = [path for path in LOADER.glob("*.go") if not path.name.endswith("_test.go")]
+    sources = [path for path in folder.glob("*.go") if not path.name.endswith("_test.go")]
     environment = GO_ENVIRONMENT | {name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
     environment |= {"GOMODCACHE": str(layout.toolchains / "modules"), "GOCACHE": str(layout.toolchains / "build")}
-    key = _key([GO_VERSION, *GO_FLAGS, repr(GO_ENVIRONMENT)], sorted([*sources, LOADER / "go.mod", LOADER / "go.sum"]))
+    key = _key([GO_VERSION, *GO_FLAGS, repr(GO_ENVIRONMENT)], sorted([*sources, folder / "go.mod", folder / "go.sum"]))
 
     def build(target: Path) -> None:
-        _check_version(go, environment)
-        run([go, "build", *GO_FLAGS, "-o", target, "."], environment=environment, cwd=LOADER)
+        _check_version(go, environment, folder)
+        run([go, "build", *GO_FLAGS, "-o", target, "."], environment=environment, cwd=folder)
 
-    return _cached(layout, f"labtrace-{key}", build)
+    return _cached(layout, f"{name}-{key}", build)
 
 
 def go_command() -> Path:
@@ -120,10 +137,10 @@ def go_command() -> Path:
     return go
 
 
-def _check_version(go: Path, environment: dict[str, str]) -> None:
-    version = run([go, "env", "GOVERSION"], environment=environment, cwd=LOADER).decode().strip()
+def _check_version(go: Path, environment: dict[str, str], folder: Path) -> None:
+    version = run([go, "env", "GOVERSION"], environment=environment, cwd=folder).decode().strip()
     if version != f"go{GO_VERSION}":
-        raise SetupError(f"the loader is built with go{GO_VERSION}, but this is {version}", "Run ./setup.sh")
+        raise SetupError(f"the {folder.name} is built with go{GO_VERSION}, but this is {version}", "Run ./setup.sh")
 
 
 def _key(words: Sequence[str], files: Iterable[Path]) -> str:

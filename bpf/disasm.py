@@ -118,6 +118,67 @@ def find_returns(function: Sequence[Instruction]) -> list[int]:
     return returns
 
 
+def find_results(function: Sequence[Instruction]) -> list[int] | None:
+    """Return, for each RET of a decoded function, a conditional jump that is passed exactly as often.
+
+    The result is in RAX at the jump already. The kernel emulates it and must single-step a RET
+    (``branch_setup_xol_ops`` in arch/x86/kernel/uprobes.c), so that a probe there costs what one at a
+    pp point does. Go's ``releasem`` leaves one at the end of many functions of the runtime::
+
+            mov  0x40(%rsp), %rax        the result
+            jne  1f                      <- here
+            cmpb $0, 0xb1(%r14);  je 1f
+            movq $-1314, 0x10(%r14)
+        1:  add  $0x50, %rsp;  pop %rbp;  ret
+
+    None where a RET has no such jump that is surely passed exactly when the RET is.
+
+    :raises UndecodableError: as :func:`find_returns`.
+    """
+    found = []
+    returns = find_returns(function)
+    if any(each.mnemonic == "jmp" and _target(each) is None for each in function):
+        return None  # a jump table: where it leads is not known
+    for address in returns:
+        end = next(i for i, each in enumerate(function) if each.address == address)
+        jump = _settled(function, end)
+        if jump is None:
+            return None
+        found.append(jump)
+    return found
+
+
+def _settled(function: Sequence[Instruction], end: int) -> int | None:
+    """Return the first conditional jump of a closed stretch that ends with instruction ``end``, a RET.
+
+    Closed: it is entered at that jump only, is left by the RET only, and does not touch RAX.
+    """
+    first, jump = end, None
+    while first > 0 and (_is_conditional(function[first - 1]) or _leaves_result(function[first - 1])):
+        first -= 1
+        if _is_conditional(function[first]):
+            inside = range(function[first].address + 1, function[end].address + 1)
+            targets = [_target(each) for each in function[first:end] if _is_conditional(each)]
+            others = {_target(each) for i, each in enumerate(function) if not first <= i < end}
+            if all(target in inside for target in targets) and not any(target in inside for target in others):
+                jump = function[first].address
+    return jump
+
+
+def _is_conditional(instruction: Instruction) -> bool:
+    return instruction.mnemonic.startswith("j") and instruction.mnemonic not in ("jmp", "jrcxz", "jecxz")
+
+
+def _leaves_result(instruction: Instruction) -> bool:
+    """Tell whether an instruction surely leads to the next and leaves RAX alone; those that Go puts before a RET."""
+    destination = instruction.operands.partition(",")[0]
+    return (
+        instruction.mnemonic in ("cmp", "test", "nop")
+        or (instruction.mnemonic == "mov" and destination.endswith("]"))
+        or (instruction.mnemonic, destination) in {("add", "rsp"), ("pop", "rbp")}
+    )
+
+
 def _same_register(match: re.Match[str]) -> None:
     computed = match["lea"] or match["mov"] or "rsp"
     if computed != match["cmp"]:

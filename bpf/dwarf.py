@@ -30,6 +30,8 @@ FIELDS = {
     "g_m": Field("runtime.g", "m"),
     "m_p": Field("runtime.m", "p"),
     "hchan_lock": Field("runtime.hchan", "lock"),
+    "hchan_recvq": Field("runtime.hchan", "recvq"),
+    "hchan_sendq": Field("runtime.hchan", "sendq"),
     "start_pc": Field("runtime.g", "startpc"),
     "go_pc": Field("runtime.g", "gopc"),
     "ctx_done": Field("context.cancelCtx", "done"),

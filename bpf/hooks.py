@@ -9,15 +9,20 @@ from typing import Literal
 Line = tuple[int, int]
 """A Go line: ``(1, 24)``."""
 
-Point = Literal["pp", "ret", "entry"]
-"""Where in a function: the ``push %rbp`` after the stack check, each RET, or the first instruction."""
+Point = Literal["pp", "ret", "entry", "branch"]
+"""Where in a function: the ``push %rbp`` after the stack check, each RET, the first instruction, or, for each RET, a
+conditional jump that is passed exactly as often and has the result already (``disasm.find_results``)."""
+
+Wanted = Literal["pp", "ret", "entry", "result"]
+"""Which point a hook asks for; ``result``: the branch where the function has one, else each RET, which costs several
+times as much."""
 
 KernelEvent = Literal["futex", "sched_switch", "syscall_enter"]
 """Programs on kernel events, the same for every binary: futex calls, threads that leave a CPU, system calls."""
 
-Feature = Literal["locks", "runs"]
+Feature = Literal["locks", "runs", "channels"]
 """What programs do besides counting: tell the lock of each wait (needs the hooks on semaphores), record each stretch
-that a goroutine runs."""
+that a goroutine runs, look at lock and queue of the channel that a goroutine parks on."""
 
 EVERY_WAIT = "*"
 """In :attr:`ProbeSet.recorded`: waits for any reason."""
@@ -47,7 +52,7 @@ class Hook:
     id: str
     program: str
     names: tuple[Name, ...]
-    point: Point = "pp"
+    point: Wanted = "pp"
     required: bool = True
     runtime: bool = True
 

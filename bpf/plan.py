@@ -202,7 +202,7 @@ def _find(elf: Elf, table: FunctionTable, hook: Hook, symbol: str, version: GoVe
 
 
 def _missing(hook: Hook, symbol: str) -> Missing:
-    why = "not linked: the program never calls it" if hook.runtime else "the program is no lab of this project"
+    why = f"not linked: the program {'' if hook.runtime else 'is no lab of this project, or '}never calls it"
     return Missing(id=hook.id, symbol=symbol, why=why, required=False)
 
 
@@ -212,6 +212,11 @@ def _points(elf: Elf, function: Function, hook: Hook, set_name: str, version: Go
         found: list[tuple[int, Point]]
         if hook.point == "ret":
             found = [(address, "ret") for address in disasm.find_returns(code)]
+        elif hook.point == "result":
+            branches = disasm.find_results(code)
+            found = [(at, "ret") for at in disasm.find_returns(code)]
+            if branches is not None:
+                found = [(at, "branch") for at in branches]
         elif hook.point == "entry":
             found = [(function.entry, "entry")]
         else:

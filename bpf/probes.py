@@ -25,6 +25,7 @@ _COMMON = (
 )
 """In every set: who parks, who runs, in which segment."""
 
+_CREATED = Hook("created", "go_created", (Name("runtime.newproc1"),), point="result")
 _ENDED = Hook("ended", "go_ended", (Name("runtime.goexit0", until=(1, 21)), Name("runtime.gdestroy", since=(1, 22))))
 _PANIC = Hook("panic", "go_panic", (Name("runtime.gopanic"),))
 _CLOSE = Hook("close", "go_close", (Name("runtime.closechan"),), required=False)
@@ -97,11 +98,17 @@ SCHED = ProbeSet(
             point="ret",
         ),
         Hook("handoff_p", "go_handoff_p", (Name("runtime.handoffp"),)),
+        # runqget is inlined in every version: what is taken from a local queue is derived, what is put there is seen.
+        Hook("local_put", "go_local_put", (Name("runtime.runqput"),)),
+        Hook("local_overflow", "go_local_overflow", (Name("runtime.runqputslow"),)),
+        Hook("enter_syscall", "go_enter_syscall", (Name("runtime.entersyscall"),)),
+        Hook("exit_syscall", "go_exit_syscall", (Name("runtime.exitsyscall"),), point="ret"),
+        _CREATED,
         _ENDED,
     ),
     reasons=_REASONS,
     recorded=(_MUTEX,),
-    offsets=_OFFSETS,
+    offsets=(*_OFFSETS, "start_pc", "go_pc"),
     kernel=("futex", "sched_switch", "syscall_enter"),
     features=("runs",),
 )
@@ -111,6 +118,7 @@ CHANNEL = ProbeSet(
     name="channel",
     hooks=(
         *_COMMON,
+        Hook("watch", "go_watch", (Name("kmlab/labkit.watch"),), required=False, runtime=False),
         Hook("chan.send", "go_chan_send", (Name("runtime.chansend"),)),
         Hook("chan.recv", "go_chan_recv", (Name("runtime.chanrecv"),)),
         Hook("chan.select", "go_select", (Name("runtime.selectgo"),), required=False),
@@ -122,7 +130,7 @@ CHANNEL = ProbeSet(
     ),
     reasons=_REASONS,
     recorded=(_MUTEX, *_CHANNEL),
-    offsets=_OFFSETS,
+    offsets=(*_OFFSETS, "hchan_recvq", "hchan_sendq"),
     ranges=MappingProxyType(
         {
             "chansend": "runtime.chansend",
@@ -131,9 +139,12 @@ CHANNEL = ProbeSet(
             "selectgo": "runtime.selectgo",
             "sellock": "runtime.sellock",
             "lock2": "runtime.lock2",
+            # From Go 1.24 on; whether it is there tells how a lock's word is read.
+            "unlock2Wake": "runtime.unlock2Wake",
         }
     ),
     kernel=("futex",),
+    features=("channels",),
 )
 """Who parks on which channel, told apart from contention for the channel's own lock."""
 
@@ -141,7 +152,7 @@ GOROUTINE = ProbeSet(
     name="goroutine",
     hooks=(
         *_COMMON,
-        Hook("created", "go_created", (Name("runtime.newproc1"),), point="ret"),
+        _CREATED,
         _ENDED,
         _PANIC,
     ),

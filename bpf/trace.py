@@ -85,6 +85,24 @@ class EventKind(IntEnum):
     WAITING = 10
     """A wait that nothing had ended when the program ended; ``duration_ns`` is 0."""
 
+    LOCK_SLEEP = 11
+    """A thread had to sleep for the lock of a channel: ``address`` of the channel, the ``stack`` of the goroutine that
+    it runs; ``duration_ns`` is 0."""
+
+
+STW_REASONS = (
+    "unknown", "GC mark termination", "GC sweep termination", "write heap dump", "goroutine profile",
+    "goroutine profile cleanup", "all goroutines stack trace", "read mem stats", "AllThreadsSyscall", "GOMAXPROCS",
+    "start trace", "stop trace",
+)  # fmt: skip
+"""Words of the ``reason`` of an :attr:`EventKind.STW` by number: stwReasonStrings of runtime/proc.go, the same from Go
+1.21 to 1.27; those after it are the runtime's own tests."""
+
+MARK_TERMINATION = 1
+
+COLLECTION_STOPS = frozenset({MARK_TERMINATION, 2})
+"""The two of them for which the collector stops the world."""
+
 
 class Ran(IntEnum):
     """How a :attr:`EventKind.RUN` ended where no wait reason says it (``enum ran`` of ``bpf/src/shared.h``)."""
@@ -93,7 +111,10 @@ class Ran(IntEnum):
     PREEMPTED = 201
     YIELDED = 202
     SUPERSEDED = 203
-    """The thread ran another one without a park: after a system call, or at a coroutine switch."""
+    """The thread ran another one without a park: a coroutine switch."""
+
+    SYSCALL = 204
+    """It entered a system call, with which it keeps the thread and may lose its P; its return begins another run."""
 
 
 class ContextState(IntFlag):
@@ -138,7 +159,10 @@ class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """What one stack allocated in one segment: ``count`` objects of ``bytes`` together; ``stack`` is an index or -1."""
+    """What one stack allocated in one segment: ``count`` objects of ``bytes`` together; ``stack`` is an index or -1.
+
+    Where a program has segments, what it allocates outside of them is counted but has no site.
+    """
 
     segment: int
     stack: int

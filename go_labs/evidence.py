@@ -14,6 +14,17 @@ EVIDENCE_SCHEMA = 1
 """Version of the shape below."""
 
 
+class Histogram(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts by log-linear bucket (``labkit.Histogram``); ``reports.histograms`` reads, merges and draws them.
+
+    :param bits: each power of two has ``2**bits`` buckets, values below ``2**bits`` have one each.
+    :param counts: number of the bucket → how many values; buckets without are left out.
+    """
+
+    bits: int
+    counts: dict[int, int]
+
+
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
     """One stretch of a workload under fixed parameters. The probes know it by ``id`` (see ``labkit.Mark``).
 
@@ -27,6 +38,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     :param samples: figures with units in their name (``ns_per_op``), in the order they were taken.
     :param addresses: objects of interest (``{"mutex": 824633827328}``).
     :param goroutines: ids of goroutines of interest, by what they are (``{"leaked": [35, 36]}``).
+    :param histograms: figures of which there are many, by name with unit (``latency_ns``).
     """
 
     id: int
@@ -39,6 +51,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     samples: dict[str, list[float]] = {}
     addresses: dict[str, int] = {}
     goroutines: dict[str, list[int]] = {}
+    histograms: dict[str, Histogram] = {}
 
 
 class GoroutineIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +67,8 @@ class WorkloadOutput(msgspec.Struct, frozen=True, kw_only=True):
     :param self_test: ids of the goroutines that took part in the goid self-test, in segment ``self-test``.
     :param metrics: runtime/metrics and others at the end, by name.
     :param profile: mutex profile in the profiled phase: stacks (outermost last) with counts and delay.
+    :param heap: heap profile by segment, where the lab asks for it (``labkit.Run.ProfileHeap``); ``heap_left_out``
+        entries were too many.
     """
 
     schema: Literal[1]
@@ -64,6 +79,8 @@ class WorkloadOutput(msgspec.Struct, frozen=True, kw_only=True):
     segments: list[Segment]
     metrics: dict[str, float] = {}
     profile: list[ProfileEntry] = []
+    heap: list[HeapEntry] = []
+    heap_left_out: int = 0
 
 
 class ProfileEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,14 +91,30 @@ class ProfileEntry(msgspec.Struct, frozen=True, kw_only=True):
     frames: list[str]
 
 
+class HeapEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One stack of Go's own heap profile: ``count`` objects allocated in ``segment``, frames innermost first.
+
+    ``bytes`` are those of the size classes, which the profile counts, and not what was asked for.
+    """
+
+    segment: int
+    count: int
+    bytes: int
+    frames: list[str]
+
+
 class PhaseEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """What one phase left.
 
     :param files: role → file name in the staging folder: ``workload`` (WorkloadOutput), ``trace`` (trace.json of the
-        loader), ``events`` (events.bin), ``plan``, ``stderr``, ``tool:NAME`` (JSON of a kernel-side tool).
+        loader), ``events`` (events.bin), ``plan``, ``stderr``, ``tool:NAME`` (JSON of a kernel-side tool), ``go_trace``
+        (go-trace.json, the summary of recordings of runtime/trace).
+    :param go_traces_dropped: recordings of runtime/trace that were summarised and then dropped, because of their size.
     :param wall_seconds: of the host, for the whole phase; ``workload_seconds``: of the workload alone, guest time.
     :param error: why the phase has no result, where it has none; ``failed`` says what failed: the ``workload``, its
         ``output``, a ``probe`` (or the tracer), or the ``tools``.
+    :param protocol: ``none`` where the program was no workload: its output is kept under role ``stdout``.
+    :param remarks: what else a reader should know, a sentence each: processes that outlived the workload, a reset.
     """
 
     name: str
@@ -91,6 +124,9 @@ class PhaseEvidence(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str]
     error: str = ""
     failed: Literal["", "workload", "output", "probe", "tools"] = ""
+    protocol: Literal["document", "none"] = "document"
+    remarks: list[str] = []
+    go_traces_dropped: int = 0
 
 
 class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +155,10 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run came from: enough to make it again, and to know what it may be compared with."""
+    """Where a run came from: enough to make it again, and to know what it may be compared with.
+
+    :param build: how the workload was linked: ``plain``, ``stripped``, ``pie`` or ``stripped,pie``.
+    """
 
     started: str
     finished: str
@@ -151,6 +190,39 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     order: int
     product_version: str
+    build: str = "plain"
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """An exact count of a forced section that the trace does not have; ``traced`` None where nothing was traced."""
+
+    segment: int
+    parameters: dict[str, str]
+    counter: str
+    expected: int
+    traced: int | None
+
+
+class ForcedCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What the forced sections of one run came to: the judge's (``reports``) word to the self-test (``provision``).
+
+    :param checked: exact counts that were held against the trace. :param goids: ids that goroutine and probe agree on;
+        ``goids_wrong``: ids that only one of them has.
+    :param lost: counts that the trace lost. :param errors: phases that have no whole result, with why.
+    """
+
+    checked: int
+    differences: list[Difference]
+    goids: int
+    goids_wrong: int
+    lost: int
+    errors: list[str]
+
+    @property
+    def exact(self) -> bool:
+        """Whether there was something to check, and all of it agrees."""
+        whole = self.checked > 0 and self.goids > 0 and not self.errors
+        return whole and not self.differences and self.goids_wrong == 0 and self.lost == 0
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

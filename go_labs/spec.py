@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -32,10 +32,14 @@ FIELDS_HINT = "docs/labs.md describes every field"
 Clock = Literal["kvm", "emulated", "virtual"]
 """What a second in the machine is: a real one, an emulated one, or counted instructions."""
 
+Protocol = Literal["document", "none"]
+"""Whether a program speaks the protocol of workloads (docs/labs.md)."""
+
 
 class Option(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One argument of the workload, passed as ``--name=value``.
 
+    :param kind: ``seconds`` is a number of seconds, or a duration as Go writes it (``90s``, ``20m``, ``3h``).
     :param default: value of the default run; ``full`` is the value under ``--full``.
     :param minimum: and ``maximum``: inclusive bounds of each number (``ints`` is a comma-separated list).
     """
@@ -57,7 +61,12 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     :param sections: sections of the workload that run in it.
     :param probes: probe sets that the loader attaches (``bpf/``), empty where nothing is attached by it.
     :param tools: scripts that run beside the workload: ``bcc/NAME`` or ``bpftrace/NAME`` of ``bpf/``.
-    :param timeout: seconds after which the workload counts as hung.
+    :param timeout: seconds after which the workload counts as hung; ``seconds``: about how long it takes by default (0:
+        not known), for the progress display.
+    :param follows: options of kind ``seconds`` whose values are added to both.
+    :param events: records that the loader keeps of it, at most; more are counted as left out.
+    :param protocol: ``document``: it takes the options of a workload and prints one JSON document; ``none``: it is a
+        program that knows nothing of labs, started with arguments of its own, whose output is kept as it is.
     """
 
     name: Literal["timed", "traced", "profiled", "kernel"]
@@ -66,6 +75,10 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     tools: list[str] = []
     options: dict[str, str] = {}
     timeout: float = 120.0
+    protocol: Protocol = "document"
+    seconds: float = 0.0
+    follows: list[str] = []
+    events: int = 1_000_000
 
 
 class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -163,16 +176,20 @@ class Lab(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 
 class LabFolder(msgspec.Struct, frozen=True, kw_only=True):
-    """A lab and where it lies."""
+    """A lab and where it lies.
+
+    :param program: a program that is no lab, where one is traced (:func:`traced_program`); ``path`` is then its folder.
+    """
 
     path: Path
     lab: Lab
+    program: Path | None = None
 
     @property
     def analysis(self) -> Path | None:
         """The lab's own ``analysis.py``, if it has one."""
         path = self.path / "analysis.py"
-        return path if path.is_file() else None
+        return path if self.program is None and path.is_file() else None
 
 
 def load(path: Path) -> LabFolder:
@@ -203,6 +220,7 @@ def load(path: Path) -> LabFolder:
         raise ConfigError(f"{file}: {problem}", FIELDS_HINT)
     try:
         _check_attempts(lab)
+        _check_phases(lab)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error.message}", error.hint) from error
     return LabFolder(path=path, lab=lab)
@@ -243,6 +261,15 @@ def _check_attempts(lab: Lab) -> None:
             raise ConfigError(f"{metric} is named, and there is no attempt {name}", "add it to [[attempts]]")
 
 
+def _check_phases(lab: Lab) -> None:
+    for phase in lab.phases:
+        for name in phase.follows:
+            if name not in lab.options or lab.options[name].kind != "seconds":
+                raise ConfigError(
+                    f"phase {phase.name} follows {name}, which is no option in seconds", "name one of [options]"
+                )
+
+
 def names() -> list[str]:
     """Names of the labs in this repository, sorted."""
     return sorted(p.parent.name for p in LABS.glob("*/lab.toml"))
@@ -278,3 +305,26 @@ def _named(found: LabFolder) -> LabFolder:
         hint = "give folder and lab another name: records of both could not be told apart"
         raise ConfigError(f"{folder / 'lab.toml'}: {name!r} is a lab of the repository", hint)
     return found
+
+
+def traced_program(binary: Path, probes: Sequence[str], timeout: float) -> LabFolder:
+    """Return what stands in for a lab where ``binary``, which is none, is traced with the probe sets ``probes``.
+
+    It makes no claims. It runs twice, each time for ``timeout`` seconds at most: once alone, once under probes.
+    """
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in binary.name)[:64]
+    lab = Lab(
+        schema=1,
+        name=name,
+        title=f"Traced program {name}",
+        section="",
+        question="What did the Go runtime do while this program ran?",
+        primary="probe.hits",
+        oracle="This program states no counts of its own, so that the trace is held against nothing.",
+        seconds=2 * timeout,
+        phases=[
+            Phase(name="timed", sections=[], timeout=timeout, protocol="none"),
+            Phase(name="traced", sections=[], probes=list(probes), timeout=timeout, protocol="none"),
+        ],
+    )
+    return LabFolder(path=binary.parent, lab=lab, program=binary)

@@ -7,6 +7,7 @@ expects an integer; it has no choices and no suggestions. So no option has a typ
 from __future__ import annotations
 
 import difflib
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -67,6 +68,20 @@ def whole(option: str, value: str, low: int, high: int) -> int:
     return number
 
 
+def seconds(option: str, value: str, low: float, high: float) -> float:
+    """Return ``value`` as a number of seconds from ``low`` to ``high``.
+
+    :raises UsageError: it is not one, or is out of range.
+    """
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not low <= number <= high:  # also the word "nan"
+        raise UsageError(f"{option} {value!r} is no number of seconds", f"give a number from {low:g} to {high:g}")
+    return number
+
+
 def needs(option: str, value: str, other: str, given: bool) -> None:
     """Refuse an option that means nothing without another one.
 
@@ -85,6 +100,11 @@ def words(option: str, value: str) -> list[str]:
     if not all(parts):
         raise UsageError(f"{option} {value!r} has an empty element", "separate names by one comma each: 6.1,6.12")
     return parts
+
+
+def printable(text: str) -> str:
+    """Return ``text``, which came out of a machine, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def print_json(value: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from provision.atomic import alone, staging
 from provision.toolchains import Toolchain
 from vm import process
 from vm.artefacts import disk, sha256_file
-from vm.errors import BuildError, IntegrityError, SetupError
+from vm.errors import BuildError, IntegrityError, SetupError, UsageError
 from vm.paths import Layout
 
 _FORMAT = 1
@@ -57,6 +58,11 @@ class Variant:
     stripped: bool = False
     tags: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """What it is called in records: ``plain``, ``stripped``, ``pie`` or ``stripped,pie``."""
+        return ",".join(word for word, true in (("stripped", self.stripped), ("pie", self.pie)) if true) or "plain"
+
     def flags(self) -> list[str]:
         """Return the flags of ``go build`` for it."""
         chosen = ["-buildmode=pie"] if self.pie else ["-buildmode=exe"]
@@ -69,6 +75,25 @@ class Variant:
 
 PLAIN = Variant()
 """Static, with symbols and DWARF."""
+
+WORDS = ("plain", "stripped", "pie")
+"""What ``--build`` knows; ``stripped,pie`` (or ``stripped+pie``) is both."""
+
+
+def variant(text: str) -> Variant:
+    """Return what ``--build`` means: :data:`WORDS`, joined by a comma or a plus.
+
+    :raises UsageError: a word is not known, or ``plain`` stands beside another.
+    """
+    words = [word.strip() for word in text.replace("+", ",").split(",")]
+    for word in words:
+        if word not in WORDS:
+            near = difflib.get_close_matches(word, WORDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there is: {', '.join(WORDS)}"
+            raise UsageError(f"--build {word!r} is not known", hint)
+    if "plain" in words and len(set(words)) > 1:
+        raise UsageError(f"--build {text!r} is plain and something else", "leave plain away, or the rest")
+    return Variant(pie="pie" in words, stripped="stripped" in words)
 
 
 def build(folder: Path, toolchain: Toolchain, layout: Layout, variant: Variant = PLAIN) -> Path:

@@ -8,23 +8,29 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from go_labs.spec import LabFolder
-from provision import gobuild, labrun, payload
+from provision import labrun, options, payload
+from provision.gobuild import PLAIN, Variant, check_labkit
 from provision.house import START_SECONDS, House, say
 from provision.labrun import Outcome, RunRequest
 from provision.payload import Payload
 from vm.deadline import Deadline
-from vm.errors import UsageError
+from vm.errors import Interrupted, LabError, UsageError
 from vm.kernels import sort_key
 from vm.machine import AcceleratorChoice, Machine, MachineRequest
 from vm.model import Kernel
 
 OVERHEAD_SECONDS = 300.0
 """Time for everything around a lab's phases: connecting, pushing, tools that compile, pulling."""
+
+RENEWAL_SECONDS = 120.0
+"""Time for each phase to be ended and the machine to be reset after it."""
 
 SEED_LIMIT = 2**31 - 1
 
@@ -38,6 +44,7 @@ class Job:
 
     :param options: of the lab, resolved.
     :param machine: name of a person's machine to run on; empty: a fresh one of this run's own.
+    :param variant: how the workload is linked. :param arguments: of a program that is no lab.
     """
 
     folder: LabFolder
@@ -49,6 +56,8 @@ class Job:
     cold: bool = False
     machine: str = ""
     order: int = 0
+    variant: Variant = PLAIN
+    arguments: tuple[str, ...] = ()
 
 
 def new_seed() -> int:
@@ -62,7 +71,7 @@ def check(folder: LabFolder, kernels: Sequence[Kernel]) -> None:
     :raises BuildError: the folder has no Go source, belongs to no module, or to one that does not lead to labkit.
     :raises UsageError: a kernel is too old for the lab.
     """
-    gobuild.check_labkit(folder.path)
+    check_labkit(folder.path)
     for kernel in kernels:
         check_kernel(folder, kernel)
 
@@ -90,7 +99,7 @@ def performed(job: Job, house: House) -> Iterator[Outcome]:
     """
     labrun.sweep(house.layout.runs)
     images = house.images(job.kernel)
-    prepared = payload.prepare(job.folder, job.go_version, house.layout, images.tools)
+    prepared = payload.prepare(job.folder, job.go_version, house.layout, images.tools, job.variant)
     staging = labrun.staging_folder(house.layout.runs)
     try:
         with _machine(job, house) as machine:
@@ -101,9 +110,35 @@ def performed(job: Job, house: House) -> Iterator[Outcome]:
             shutil.rmtree(staging, ignore_errors=True)
 
 
+def run_each(work: Sequence[Job], house: House, keep: Callable[[Job, Path], None]) -> LabError | None:
+    """Run ``work`` one after another, hand each staging folder to ``keep``, and return the first error of a lab.
+
+    After a Ctrl-C the rest is not run.
+
+    :raises LabError: one could not be run at all, or could not be kept.
+    """
+    failed: LabError | None = None
+    for job in work:
+        with performed(job, house) as outcome:
+            keep(job, outcome.staging)
+        failed = failed or outcome.error
+        if isinstance(outcome.error, Interrupted):
+            break
+    return failed
+
+
 def _run(job: Job, prepared: Payload, machine: Machine, staging: Path) -> Outcome:
-    request = RunRequest(folder=job.folder, options=job.options, payload=prepared, seed=job.seed, order=job.order)
-    allowed = sum(phase.timeout for phase in job.folder.lab.phases) + OVERHEAD_SECONDS
+    lab = options.stretched(job.folder.lab, job.options)
+    request = RunRequest(
+        folder=msgspec.structs.replace(job.folder, lab=lab),
+        options=job.options,
+        payload=prepared,
+        seed=job.seed,
+        order=job.order,
+        arguments=job.arguments,
+        owned=not job.machine,
+    )
+    allowed = sum(phase.timeout + RENEWAL_SECONDS for phase in lab.phases) + OVERHEAD_SECONDS
     return labrun.run_lab(request, machine, staging, Deadline.after(allowed), say)
 
 

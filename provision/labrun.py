@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -22,18 +23,15 @@ from bpf import trace
 from bpf.symbols import symbols_of
 from go_labs.evidence import EVIDENCE_SCHEMA, Evidence, PhaseEvidence, Provenance
 from go_labs.spec import LabFolder, Phase
-from provision import attempts, hostfacts, payload
+from provision import attempts, gotraces, hostfacts, payload
 from provision.payload import Payload
-from provision.phases import Workload, failure, run
-from provision.ssh import Shell, connect
-from provision.transfer import push, push_whole
+from provision.phases import failure
+from provision.ssh import Shell
+from provision.workplace import Progress, Workplace
 from vm.deadline import Deadline
 from vm.errors import Interrupted, LabError
 from vm.machine import Machine
 from vm.version import VERSION
-
-GUEST_FOLDER = "/lab"
-"""Where runs lie in a machine, a folder each."""
 
 PLAN = "plan.json"
 """Name of the workload's probe plan in the staging folder."""
@@ -46,12 +44,9 @@ ATTEMPTS = "attempts.json"
 
 GUEST_FACTS = (
     "uname -r; cat /proc/cmdline; cat /sys/devices/system/clocksource/clocksource0/current_clocksource; "
-    "head -1 /proc/stat; ls {kits} 2>/dev/null | tr '\\n' ' '; echo"
+    "head -1 /proc/stat"
 )
 """What is asked of the machine's kernel, a line each: its own word counts, not what the lock says it should be."""
-
-Progress = Callable[[str], None]
-"""Takes one short sentence on what happens now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +55,8 @@ class RunRequest:
 
     :param options: the lab's options, resolved (``provision.options``).
     :param seed: of everything random in the workload; ``order``: position of the run in its matrix.
+    :param arguments: of a program that is no lab.
+    :param owned: the machine is this run's own, so that it may be reset.
     """
 
     folder: LabFolder
@@ -67,6 +64,18 @@ class RunRequest:
     payload: Payload
     seed: int
     order: int = 0
+    arguments: tuple[str, ...] = ()
+    owned: bool = True
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What the workload is started with."""
+        return (*(f"--{name}={value}" for name, value in self.options.items()), *self.arguments)
+
+    @property
+    def recorded_options(self) -> dict[str, str]:
+        """What is recorded of how the workload was started."""
+        return self.options | ({"arguments": shlex.join(self.arguments)} if self.arguments else {})
 
 
 def _now() -> str:
@@ -116,12 +125,33 @@ def run_lab(request: RunRequest, machine: Machine, staging: Path, deadline: Dead
     Ctrl-C or a signal, once a phase was finished; before that there is nothing to keep, and it escapes.
     """
     journal = _Journal()
+    place = Workplace(
+        machine, request.payload, request.words, request.seed, deadline, progress, request.owned, journal.timings
+    )
+
+    def work() -> LabError | None:
+        with place:
+            return _run_phases(request, place, staging, progress, journal)
+
+    return _recorded(request, machine, staging, journal, work)
+
+
+def run_in(place: Workplace, request: RunRequest, staging: Path, progress: Progress) -> Outcome:
+    """Do as :func:`run_lab` in a place that is there already and has the payload of ``request``."""
+    journal = _Journal()
+    return _recorded(
+        request, place.machine, staging, journal, lambda: _run_phases(request, place, staging, progress, journal)
+    )
+
+
+def _recorded(
+    request: RunRequest, machine: Machine, staging: Path, journal: _Journal, work: Callable[[], LabError | None]
+) -> Outcome:
+    """Do ``work`` and write what came of it as evidence, whatever ended it."""
     error: LabError | None = None
     began = time.monotonic()
     try:
-        with connect(machine.ssh, deadline, machine.check) as shell:
-            journal.timings["connect_seconds"] = time.monotonic() - began
-            error = _run_phases(request, machine, shell, staging, deadline, progress, journal)
+        error = work()
     except KeyboardInterrupt:
         if not journal.phases:
             raise
@@ -137,49 +167,35 @@ def run_lab(request: RunRequest, machine: Machine, staging: Path, deadline: Dead
 
 def _run_phases(
     request: RunRequest,
-    machine: Machine,
-    shell: Shell,
+    place: Workplace,
     staging: Path,
-    deadline: Deadline,
     progress: Progress,
     journal: _Journal,
 ) -> LabError | None:
-    began = time.monotonic()
     lab = request.folder.lab
-    workload = Workload(
-        folder=f"{GUEST_FOLDER}/{secrets.token_hex(4)}",
-        name=lab.name,
-        arguments=tuple(f"--{name}={value}" for name, value in request.options.items()),
-    )
-    kit = request.payload.kit
-    _ask_guest(shell, deadline, journal)
-    if Path(kit.folder).name not in journal.guest["kits"].split():
-        push_whole(shell, kit.files, kit.folder, deadline)
-    push(shell, request.payload.files, workload.folder, deadline)
-    shell.run(f"ln -s {kit.folder}/* {workload.folder}/", deadline).check()
-    journal.timings["push_seconds"] = time.monotonic() - began
+    _ask_guest(place.shell, place.deadline, journal)
     if lab.attempts:
         began = time.monotonic()
         progress("attempts")
-        tried = attempts.run(shell, lab, workload.folder, request.payload.binary, deadline, machine.check)
+        tried = attempts.run(
+            place.shell, lab, place.folder, request.payload.binary, place.deadline, place.machine.check
+        )
         (staging / ATTEMPTS).write_bytes(msgspec.json.format(msgspec.json.encode(tried), indent=1))
         journal.timings["attempts_seconds"] = time.monotonic() - began
     first: LabError | None = None
     for phase in lab.phases:
         progress(f"phase {phase.name}")
-        evidence = run(shell, workload, phase, request.seed, staging, deadline, machine.check)
-        journal.phases.append(_explained(evidence, phase, request.payload.binary, staging))
+        evidence = gotraces.summarised(place.run(phase, staging), staging, request.payload.kit.gotrace)
+        journal.phases.append(explained(evidence, phase, request.payload.binary, staging))
         first = first or failure(lab.name, evidence)
     began = time.monotonic()
-    with (staging / "kernel.log").open("wb") as log:
-        shell.run("dmesg --time-format=raw 2>/dev/null || dmesg", deadline, stdout=log)
-    shell.run(f"rm -rf {workload.folder}", deadline)
-    journal.guest["stat_after"] = shell.run("head -1 /proc/stat", deadline).text()
+    place.keep_kernel_log(staging)
+    journal.guest["stat_after"] = place.shell.run("head -1 /proc/stat", place.deadline).text()
     journal.timings["collect_seconds"] = time.monotonic() - began
     return first
 
 
-def _explained(evidence: PhaseEvidence, phase: Phase, binary: Path, staging: Path) -> PhaseEvidence:
+def explained(evidence: PhaseEvidence, phase: Phase, binary: Path, staging: Path) -> PhaseEvidence:
     """Add the plan, and names for the addresses of recorded stacks: later only the record is there, not the binary."""
     if not phase.probes:
         return evidence
@@ -196,8 +212,8 @@ def _explained(evidence: PhaseEvidence, phase: Phase, binary: Path, staging: Pat
 
 
 def _ask_guest(shell: Shell, deadline: Deadline, journal: _Journal) -> None:
-    output = shell.run(GUEST_FACTS.format(kits=payload.KITS), deadline).check().stdout
-    names = ("release", "cmdline", "clocksource", "stat_before", "kits")
+    output = shell.run(GUEST_FACTS, deadline).check().stdout
+    names = ("release", "cmdline", "clocksource", "stat_before")
     lines = output.decode("utf-8", "replace").splitlines()
     journal.guest.update(zip(names, lines, strict=True))
 
@@ -260,15 +276,16 @@ def _provenance(request: RunRequest, machine: Machine, journal: _Journal) -> Pro
         clocksource=journal.guest.get("clocksource", ""),
         start=facts.start,
         go_version=loaded.go_version,
-        lab_sha256=payload.folder_digest(request.folder.path),
-        binary_sha256=_sha256(loaded.files[request.folder.lab.name]),
+        lab_sha256=payload.lab_digest(request.folder),
+        binary_sha256=_sha256(loaded.files[loaded.program]),
         loader_sha256=_sha256(loaded.kit.files["labtrace"]),
         objects_sha256=_sha256(loaded.kit.files["objects.o"]),
-        options=request.options,
+        options=request.recorded_options,
         host=hostfacts.describe(),
         seed=request.seed,
         order=request.order,
         product_version=VERSION,
+        build=loaded.build,
     )
 
 

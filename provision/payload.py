@@ -14,6 +14,7 @@ from bpf.plan import Plan, make_plan, plan_for
 from bpf.probes import find_sets
 from go_labs.spec import LabFolder
 from provision import gobuild, toolchains
+from provision.gobuild import Variant
 from provision.lean import lean
 from vm.errors import ProbeError, UsageError
 from vm.paths import REPOSITORY, Layout
@@ -32,10 +33,12 @@ class Kit:
 
     :param files: by their path in the machine, below :attr:`folder`; those of a run see them beside their own.
     :param digest: SHA-256 over names and contents; a machine that has a folder of that name has the kit.
+    :param gotrace: the program that summarises recordings of runtime/trace; it stays on the host.
     """
 
     files: dict[str, Path | bytes]
     digest: str
+    gotrace: Path
 
     @property
     def folder(self) -> str:
@@ -47,24 +50,33 @@ class Kit:
 class Payload:
     """Files of one lab by their path below the run's folder in the machine, and what is recorded of them.
 
-    :param binary: the workload, on the host; ``plan``: its probe plan, JSON.
+    :param program: file name of the workload there; ``binary``: the workload on the host; ``plan``: its plan, JSON.
+    :param build: how it is linked (``gobuild.Variant.name``).
     :param compiler: the compiler's words on it, where the lab wants them.
     """
 
     files: dict[str, Path | bytes]
     kit: Kit
+    program: str
     binary: Path
     plan: bytes
     go_version: str
+    build: str
     compiler: bytes = b""
 
 
-def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot) -> Payload:
+def prepare(
+    folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot, variant: Variant = gobuild.PLAIN
+) -> Payload:
     """Build all that ``folder`` needs with Go ``go_version``, or take it from the cache.
+
+    A program that is no lab is taken as it is: it may read its own symbols, or what was appended to it.
 
     :raises UsageError: the lab needs a newer Go, or a tool that is not there. :raises BuildError: something did not
         compile. :raises ProbeError: no plan can be made for the workload.
     """
+    if folder.program is not None:
+        return _as_it_is(folder, folder.program, kit(layout, tools))
     _check_version(folder, go_version)
     for phase in folder.lab.phases:
         for tool in phase.tools:
@@ -72,7 +84,7 @@ def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot
     with ThreadPoolExecutor(1) as pool:
         shared = pool.submit(kit, layout, tools)
         toolchain = toolchains.go_for(go_version, layout)
-        binary = gobuild.build(folder.path, toolchain, layout)
+        binary = gobuild.build(folder.path, toolchain, layout, variant)
         sets = sorted({name for phase in folder.lab.phases for name in phase.probes})
         probe_plan = make_plan(Elf.open(binary), find_sets(sets) if sets else [])
         _check_marks(folder, probe_plan)
@@ -83,11 +95,29 @@ def prepare(folder: LabFolder, go_version: str, layout: Layout, tools: ToolsRoot
         return Payload(
             files=files,
             kit=shared.result(),
+            program=folder.lab.name,
             binary=binary,
             plan=encoded,
             go_version=f"go{toolchain.version}",
+            build=variant.name,
             compiler=gobuild.compiler_words(folder.path, toolchain, layout, flags) if flags else b"",
         )
+
+
+def _as_it_is(folder: LabFolder, binary: Path, shared: Kit) -> Payload:
+    sets = sorted({name for phase in folder.lab.phases for name in phase.probes})
+    made = plan_for(binary, sets)
+    encoded = plan.to_json(made)
+    name = folder.lab.name
+    return Payload(
+        files={f"program/{name}": binary, "plan.json": encoded},
+        kit=shared,
+        program=f"program/{name}",
+        binary=binary,
+        plan=encoded,
+        go_version=f"go{made.binary.go_version}",
+        build=Variant(pie=made.binary.pie, stripped=made.binary.stripped).name,
+    )
 
 
 def kit(layout: Layout, tools: ToolsRoot) -> Kit:
@@ -100,16 +130,15 @@ def kit(layout: Layout, tools: ToolsRoot) -> Kit:
         "labtrace": loader,
         "calibration.json": plan.to_json(plan_for(loader, ["calibration"])),
         "objects.o": bpf.build.objects(layout, tools),
-        "with_tools.sh": GUEST_SCRIPTS / "with_tools.sh",
-        "attempts.py": GUEST_SCRIPTS / "attempts.py",
     }
+    files |= {script.name: script for script in GUEST_SCRIPTS.glob("*.*")}
     scripts = (*BPF.glob("bcc/*.py"), *BPF.glob("bpftrace/*.py"), *BPF.glob("bpftrace/*.bt"))
     files |= {f"tools/{script.parent.name}/{script.name}": script for script in scripts}
     digest = hashlib.sha256()
     for name, source in sorted(files.items()):
         data = source if isinstance(source, bytes) else source.read_bytes()
         digest.update(name.encode() + b"\0" + hashlib.sha256(data).digest())
-    return Kit(files, digest.hexdigest())
+    return Kit(files, digest.hexdigest(), bpf.build.gotrace(layout))
 
 
 def _check_marks(folder: LabFolder, probe_plan: Plan) -> None:
@@ -117,7 +146,7 @@ def _check_marks(folder: LabFolder, probe_plan: Plan) -> None:
 
     :raises ProbeError: the workload never calls ``labkit.Mark``, so the linker left it out.
     """
-    absent = next((each for each in probe_plan.missing if each.id.endswith(".mark")), None)
+    absent = next((each for each in probe_plan.missing if each.id == "mark"), None)
     if absent is not None:
         raise ProbeError(
             f"lab {folder.lab.name} marks no segments: {absent.why}",
@@ -145,6 +174,13 @@ def _check_version(folder: LabFolder, go_version: str) -> None:
             f"lab {folder.lab.name} needs Go {folder.lab.go_minimum} or newer, not {go_version}",
             "leave --go away to use the default version",
         )
+
+
+def lab_digest(folder: LabFolder) -> str:
+    """Return a SHA-256 over a lab's folder, or over a program that is no lab."""
+    if folder.program is not None:
+        return hashlib.sha256(folder.program.read_bytes()).hexdigest()
+    return folder_digest(folder.path)
 
 
 def folder_digest(path: Path) -> str:

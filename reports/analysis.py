@@ -25,10 +25,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from bpf.gotrace import GoTrace, SegmentTrace
 from bpf.plan import Plan
 from bpf.trace import EVENT, EventKind, Trace
 from go_labs.evidence import AttemptResult, Provenance, Segment, WorkloadOutput
-from go_labs.spec import Clock, Lab
+from go_labs.spec import Clock, Lab, Protocol
 from reports.charts import AnyChart
 from reports.schema import Metric
 from reports.text import neutral
@@ -51,10 +52,13 @@ class PhaseData:
     :param error: why the phase has no (whole) result; empty where it has one.
     :param workload: what the workload printed, None where it failed.
     :param trace: what the loader left, None where nothing was attached or it failed.
+    :param go_trace: what Go's own tracer saw in the process, None where the workload recorded nothing.
     :param events: empty where there is no trace.
     :param tools: JSON of each tool that ran beside the workload, by ``bcc/NAME`` or ``bpftrace/NAME``.
     :param tool_errors: why a tool has no result, by the same names.
     :param symbols: linked or runtime address → ``function file:line``, inlined frames innermost first.
+    :param protocol: ``none`` where the program was no workload: it has no document and no segments by nature.
+    :param remarks: what else a reader should know, a sentence each.
     """
 
     name: str
@@ -65,10 +69,13 @@ class PhaseData:
     workload: WorkloadOutput | None = None
     trace: Trace | None = None
     plan: Plan | None = None
+    go_trace: GoTrace | None = None
     events: Events = field(default_factory=no_events)
     tools: Mapping[str, Any] = field(default_factory=dict)
     tool_errors: Mapping[str, str] = field(default_factory=dict)
     symbols: Mapping[int, list[str]] = field(default_factory=dict)
+    protocol: Protocol = "document"
+    remarks: Sequence[str] = ()
 
     def segments(self, section: str | None = None, **parameters: str) -> list[Segment]:
         """Return segments of ``section`` (None: all) whose parameters equal ``parameters``, in the order they ran."""
@@ -90,6 +97,10 @@ class PhaseData:
         if self.trace is None or self.workload is None:
             return None
         return sum(self.counters(segment).get(name, 0) for segment in self.segments(section, **parameters))
+
+    def go_traced(self, segment: Segment) -> SegmentTrace | None:
+        """Return what Go's own tracer saw in ``segment``, or None where nothing of it was recorded."""
+        return None if self.go_trace is None else self.go_trace.segments.get(segment.id)
 
     def events_of(self, segments: list[Segment] | None, kind: EventKind = EventKind.PARK) -> Events:
         """Return the events of ``kind`` that happened in ``segments`` (None: anywhere)."""

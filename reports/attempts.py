@@ -94,7 +94,7 @@ def _row(run: RunData, attempt: Attempt) -> list[Cell]:
         attempt.what,
         attempt.meaning,
         f"{came}{mark}",
-        _uncontrolled(run, attempt) or result.words or "yes",
+        _uncontrolled(run, attempt) or result.words or ("yes" if result.done else "none"),
         _facts(result),
     ]
 

@@ -99,6 +99,7 @@ def provenance_rows(found: Record) -> list[tuple[str, str]]:
         ("Base image", p.base_sha256),
         ("Kernel bundle", p.bundle_sha256),
         ("Tools root", p.tools_sha256),
+        ("Build", p.build),
         ("Lab folder", p.lab_sha256),
         ("Workload binary", p.binary_sha256),
         ("Loader", p.loader_sha256),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -46,22 +46,30 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
         return self.losses.get("address", 0)
 
 
+AnyLook = TypeVar("AnyLook", bound=Look)
+
+
 def looks(phase: PhaseData, what: str) -> dict[str, Look]:
     """Return what the tools ``bcc/what`` and ``bpftrace/what`` saw, by tool.
 
     A tool without figures is left out (:func:`failures` says why): a zero of its own would look like evidence.
     """
-    return {name: look for name, look in _read(phase, what).items() if isinstance(look, Look)}
+    return looks_like(phase, what, Look)
 
 
-def failures(phase: PhaseData, what: str) -> dict[str, str]:
+def looks_like(phase: PhaseData, what: str, shape: type[AnyLook]) -> dict[str, AnyLook]:
+    """Return what such tools saw, read as ``shape``: a :class:`Look` with more fields, those of the tool's own."""
+    return {name: look for name, look in _read(phase, what, shape).items() if not isinstance(look, str)}
+
+
+def failures(phase: PhaseData, what: str, shape: type[Look] = Look) -> dict[str, str]:
     """Return why tools ``…/what`` saw nothing, by tool."""
     found = {name: words for name, words in phase.tool_errors.items() if name.endswith(f"/{what}")}
-    return found | {name: look for name, look in _read(phase, what).items() if isinstance(look, str)}
+    return found | {name: look for name, look in _read(phase, what, shape).items() if isinstance(look, str)}
 
 
-def _read(phase: PhaseData, what: str) -> dict[str, Look | str]:
-    found: dict[str, Look | str] = {}
+def _read(phase: PhaseData, what: str, shape: type[AnyLook]) -> dict[str, AnyLook | str]:
+    found: dict[str, AnyLook | str] = {}
     for name, output in phase.tools.items():
         if not name.endswith(f"/{what}"):
             continue
@@ -69,7 +77,7 @@ def _read(phase: PhaseData, what: str) -> dict[str, Look | str]:
             found[name] = neutral(str(output["error"]))[:LONGEST_ERROR]
             continue
         try:
-            found[name] = msgspec.convert(output, Look)
+            found[name] = msgspec.convert(output, shape)
         except msgspec.ValidationError as error:
             found[name] = f"its output has another shape: {error}"
     return found

@@ -23,7 +23,7 @@ import msgspec
 
 from go_labs.evidence import Evidence
 from go_labs.spec import LabFolder
-from reports import attempts, schema, staging, verdicts, waits
+from reports import attempts, schema, staging, verdicts, waits, whole
 from reports import metrics as generic_metrics
 from reports.analysis import Analysis, PhaseData, RunData, load, words
 from reports.charts import AnyChart
@@ -91,7 +91,7 @@ def analyse(run: RunData, folder: LabFolder) -> Analysis:
     """
     shared = generic_metrics.generic(run)
     if folder.analysis is None:
-        charts = [chart for phase in generic_metrics.phases_with_trace(run) for chart in waits.generic(phase)]
+        charts = [chart for phase in generic_metrics.phases_with_trace(run) for chart in _charts(phase)]
         return Analysis(metrics=_clocked(shared, run), charts=[*_tried(run), *charts])
     function = load(folder.analysis)
     try:
@@ -117,6 +117,10 @@ def analyse(run: RunData, folder: LabFolder) -> Analysis:
 def _tried(run: RunData) -> list[AnyChart]:
     tried = attempts.table(run)
     return [] if tried is None else [tried]
+
+
+def _charts(phase: PhaseData) -> list[AnyChart]:
+    return whole.charts(phase) if phase.protocol == "none" else waits.generic(phase)
 
 
 def _clocked(metrics: list[Metric], run: RunData) -> list[Metric]:
@@ -190,6 +194,7 @@ def _record(name: str, evidence: Evidence, run: RunData, analysis: Analysis, fil
             question=lab.question,
             primary=lab.primary,
             oracle=lab.oracle,
+            program=all(phase.protocol == "none" for phase in lab.phases),
         ),
         provenance=evidence.provenance,
         phases=[_phase_note(phase) for phase in _phases(run)],
@@ -199,10 +204,16 @@ def _record(name: str, evidence: Evidence, run: RunData, analysis: Analysis, fil
         gates=results,
         verdicts=verdicts.judge(lab, analysis.metrics, results, losses, run.clock),
         charts=analysis.charts,
-        notes=([f"The run ended early: {run.error}"] if run.error else []) + analysis.notes,
+        notes=_notes(run) + analysis.notes,
         timings=evidence.timings,
         artefacts=files,
     )
+
+
+def _notes(run: RunData) -> list[str]:
+    """Return what a reader should know of how the run went."""
+    remarks = [f"Phase {phase.name}: {remark}." for phase in run.phases.values() for remark in phase.remarks]
+    return ([f"The run ended early: {run.error}"] if run.error else []) + remarks
 
 
 def _phases(run: RunData) -> list[PhaseData]:
@@ -228,6 +239,9 @@ def _phase_note(phase: PhaseData) -> PhaseNote:
 
 def _copy_lab(folder: LabFolder, target: Path) -> None:
     target.mkdir(exist_ok=True)
+    if folder.program is not None:
+        (target / "lab.json").write_bytes(msgspec.json.format(msgspec.json.encode(folder.lab), indent=1))
+        return
     shutil.copyfile(folder.path / "lab.toml", target / "lab.toml")
     if folder.analysis is not None:
         shutil.copyfile(folder.analysis, target / "analysis.py")

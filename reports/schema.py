@@ -185,7 +185,7 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class LabNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The lab as it described itself when the run was made."""
+    """The lab as it described itself when the run was made; ``program``: it was a traced program and no lab."""
 
     name: str
     title: str
@@ -193,6 +193,7 @@ class LabNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     question: str
     primary: str
     oracle: str
+    program: bool = False
 
 
 class Artefact(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from bpf import gotrace
 from bpf import plan as plans
 from bpf import trace as traces
 from go_labs.evidence import (
@@ -21,6 +22,7 @@ from go_labs.evidence import (
     AttemptResult,
     Attempts,
     Evidence,
+    Histogram,
     PhaseEvidence,
     Segment,
     WorkloadOutput,
@@ -184,13 +186,18 @@ def _phase(staging: Path, shared: dict[str, str], evidence: PhaseEvidence, lab: 
         try:
             return reader(files[role])
         except (LabError, OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            problems.append(neutral(str(error)))
+            # A phase that failed has said why; that its document is not whole is no news.
+            if role != "workload" or not evidence.error:
+                whose = "" if isinstance(error, LabError) else f"{files[role].name}: "
+                problems.append(neutral(f"{whose}{error}"))
             return None
 
     workload = attempt("workload", lambda path: read_workload(path, lab))
     trace = attempt("trace", _trace)
     events: Events | None = None if trace is None else attempt("events", lambda path: _events(path, trace))
-    if workload is None and not problems:
+    go_trace = attempt("go_trace", gotrace.read)
+    plan, symbols = attempt("plan", plans.read), attempt("symbols", _symbols)  # before the problems are joined
+    if workload is None and not problems and evidence.protocol == "document":
         problems.append("the workload left no output")
     tools, tool_errors = _tools(files)
     return PhaseData(
@@ -201,11 +208,14 @@ def _phase(staging: Path, shared: dict[str, str], evidence: PhaseEvidence, lab: 
         error="; ".join(problems),
         workload=workload,
         trace=trace,
-        plan=attempt("plan", plans.read),
+        plan=plan,
+        go_trace=go_trace,
         events=no_events() if events is None else events,
         tools=tools,
         tool_errors=tool_errors,
-        symbols=attempt("symbols", _symbols) or {},
+        symbols=symbols or {},
+        protocol=evidence.protocol,
+        remarks=[neutral(remark) for remark in evidence.remarks],
     )
 
 
@@ -272,7 +282,8 @@ def _workload_problems(output: WorkloadOutput, lab: str) -> list[str]:
         problems.append(f"it has more than {MAXIMUM_SAMPLES} samples and goroutines")
     for segment in output.segments:
         problems += _segment_problems(segment)
-    texts = [output.lab, output.go, *output.metrics, *(frame for entry in output.profile for frame in entry.frames)]
+    stacks = [*(entry.frames for entry in output.profile), *(entry.frames for entry in output.heap)]
+    texts = [output.lab, output.go, *output.metrics, *(frame for frames in stacks for frame in frames)]
     if any(len(text) > MAXIMUM_STRING for text in texts):
         problems.append(f"a name is longer than {MAXIMUM_STRING} characters")
     return problems
@@ -287,7 +298,17 @@ def _segment_problems(segment: Segment) -> list[str]:
     if any(not math.isfinite(value) for values in segment.samples.values() for value in values):
         problems.append(f"segment {segment.id} has a sample that is not finite")
     texts = [segment.section, *segment.parameters, *segment.parameters.values(), *segment.counts, *segment.samples]
-    texts += [*segment.expected, *segment.addresses, *segment.goroutines]
+    if any(not _holds_together(histogram) for histogram in segment.histograms.values()):
+        problems.append(f"segment {segment.id} has a histogram with counts or buckets that cannot be")
+    texts += [*segment.expected, *segment.addresses, *segment.goroutines, *segment.histograms]
     if any(len(text) > MAXIMUM_STRING for text in texts):
         problems.append(f"segment {segment.id} has a name longer than {MAXIMUM_STRING} characters")
     return problems
+
+
+def _holds_together(histogram: Histogram) -> bool:
+    """Whether each bucket is one that a value of 64 bits can fall into, and holds something."""
+    if not 1 <= histogram.bits <= 16:
+        return False
+    last = (64 - histogram.bits + 1) << histogram.bits
+    return all(0 <= bucket < last and count > 0 for bucket, count in histogram.counts.items())

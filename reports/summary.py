@@ -32,9 +32,10 @@ def verdicts_json(found: Record) -> str:
 def document(found: Record) -> dict[str, Any]:
     """Return the verdicts of ``found`` for machines.
 
-    Keys: ``schema`` (1), ``record``, ``lab``, ``kernel_line``, ``kernel_release``, ``go_version``, ``clock``,
-    ``verdicts`` (claim, text, verdict, sentence, criteria with their figures), ``gates``, ``losses`` (their sum) and
-    ``failed_phases`` (name → why). A figure that is a time or rate has the clock it was measured on in ``measured_in``.
+    Keys: ``schema`` (1), ``record``, ``lab``, ``kernel_line``, ``kernel_release``, ``go_version``, ``build``,
+    ``clock``, ``verdicts`` (claim, text, verdict, sentence, criteria with their figures), ``gates``, ``losses`` (their
+    sum) and ``failed_phases`` (name → why). A figure that is a time or rate has the clock it was measured on in
+    ``measured_in``.
     """
     provenance = found.provenance
     return {
@@ -44,6 +45,7 @@ def document(found: Record) -> dict[str, Any]:
         "kernel_line": provenance.kernel_line,
         "kernel_release": provenance.kernel_release,
         "go_version": provenance.go_version,
+        "build": provenance.build,
         "clock": provenance.clock,
         "verdicts": [
             {

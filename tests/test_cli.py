@@ -49,6 +49,15 @@ BAD: list[tuple[list[str], int, str, str]] = [
     (["lab", "mutexx", "--kernel", "6.1"], 10, "no lab 'mutexx'", "mutex"),
     (["lab", "./nowhere", "--kernel", "6.1"], 10, "no lab folder", "lab.toml"),
     (["lab", "mutex", "--kernel", "6.1", "--go", "1.20"], 10, "1.20", "1.21"),
+    (["lab", "mutex", "--kernel", "6.1", "--build", "piee"], 10, "--build 'piee'", "pie"),
+    (["lab", "mutex", "--kernel", "6.1", "--build", "plain,pie"], 10, "plain and something else", "plain"),
+    (["trace", "./nowhere", "--kernel", "6.1"], 10, "no program ./nowhere", "Go binary"),
+    (["trace", "/bin/sh", "--kernel", "6.1"], 31, "is not a Go program", "go build"),
+    (["trace", "/bin/sh", "--kernel", "6.1", "--timeout", "soon"], 10, "--timeout 'soon'", "86400"),
+    (["trace", "/bin/sh", "--kernel", "6.1", "--probes", "mutx"], 10, "--probes 'mutx'", "mutex"),
+    (["selftest", "--labs", "mutx"], 10, "no lab 'mutx'", "mutex"),
+    (["selftest", "--labs", "mutex", "--sizes", "0"], 10, "sizes=0", ""),
+    (["selftest", "--labs", "mutex", "--go", "1.20"], 10, "1.20", "1.21"),
     (["lab", "mutex", "--kernel", "6.1", "--seed", "-1"], 10, "--seed", "0 to"),
     (["lab", "mutex", "--kernel", "6.1", "--seed", "1.0"], 10, "--seed", "0 to"),
     (["lab", "mutex", "--kernel", "6.1", "--accel", "kvmm"], 10, "--accel", "kvm"),
@@ -276,7 +285,7 @@ def test_a_plan_is_printed_as_the_loader_reads_it(environment: dict[str, str]) -
     done = invoke("plan", str(gofmt), "--json", environment=environment)
 
     made = json.loads(done.stdout)
-    assert made["schema"] == 1
+    assert made["schema"] == 2
     assert made["binary"]["go_version"] == "1.27.3"
     assert {"mutex.slow", "park"} <= {probe["id"].split(":")[0] for probe in made["probes"]} | {
         probe["id"] for probe in made["probes"]

@@ -5,10 +5,23 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+
+FIRST_WORD = 10.0
+"""Seconds that something may last before its progress is shown."""
 
 
 class Reporter(Protocol):
@@ -125,3 +138,61 @@ def to_stderr() -> Reporter:
     """Return what suits stderr as it is: bars at a terminal, plain lines elsewhere."""
     console = Console(stderr=True)
     return Bars(console) if console.is_terminal else Lines(sys.stderr)
+
+
+@contextmanager
+def waiting(
+    what: str, expected: float = 0.0, *, stream: TextIO | None = None, after: float = FIRST_WORD
+) -> Iterator[None]:
+    """Show how long ``what`` has lasted while the block runs: a clock at a terminal, else lines that become rarer.
+
+    Nothing is shown of what is over within ``after`` seconds.
+
+    :param expected: seconds that it takes, about; 0 where nobody knows.
+    :param stream: where to; stderr by default.
+    """
+    over = threading.Event()
+    console = Console(file=stream, stderr=stream is None)
+    show = _clock if console.is_terminal else _lines
+    watcher = threading.Thread(target=show, args=(console, what, expected, after, over), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _clock(console: Console, what: str, expected: float, after: float, over: threading.Event) -> None:
+    began = time.monotonic()
+    if over.wait(after):
+        return
+    of = f"of about {span(expected)}" if expected else ""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn(of))
+    with Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task(what, total=expected or None)
+        shown.tasks[0].start_time = shown.get_time() - (time.monotonic() - began)
+        while True:
+            shown.update(task, completed=min(time.monotonic() - began, expected or 0.0))
+            if over.wait(0.5):
+                return
+
+
+def _lines(console: Console, what: str, expected: float, after: float, over: threading.Event) -> None:
+    began = time.monotonic()
+    of = f" of about {span(expected)}" if expected else ""
+    pause = after
+    while not over.wait(pause):
+        lasted = time.monotonic() - began
+        console.print(f"{what}: {span(lasted)}{of}", markup=False, highlight=False, soft_wrap=True)
+        pause = max(after, lasted / 10)
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in words: ``40 s``, ``2 min 5 s``, ``3 h 0 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

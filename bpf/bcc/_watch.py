@@ -38,12 +38,17 @@ static inline void add(int what)
         __sync_fetch_and_add(count, 1);
 }
 
+static inline int is_wanted(const u64 *name)
+{
+    return name[0] == WANTED_LOW && name[1] == WANTED_HIGH;
+}
+
 /* The name is set before the program's first instruction (execve), and its threads inherit it. */
 static inline int is_target(void)
 {
     u64 name[2] = {};
     bpf_get_current_comm(name, sizeof(name));
-    return name[0] == WANTED_LOW && name[1] == WANTED_HIGH;
+    return is_wanted(name);
 }
 
 /* Counts a hit of the target under what it was about. */

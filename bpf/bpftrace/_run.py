@@ -4,7 +4,7 @@
 
 bpftrace's own JSON is a line per map; and what it says before attaching is no sign that it has attached. So the scripts
 print ``ready`` at their first hit, this program makes such hits (a write to a pipe takes the kernel's mutex, a futex
-call is one), and says READY on stderr when it has seen the word.
+call is one, a getpriority), and says READY on stderr when it has seen the word.
 
 Runs in the machine, with its own python3. The document has the same keys as that of the BCC tools: ``hits``, ``total``,
 ``addresses``, ``processes``; ``error`` with bpftrace's words where nothing could be attached.
@@ -33,11 +33,17 @@ NUDGE_SECONDS = 0.05
 KINDS = {0: "wait", 9: "wait", 1: "wake", 10: "wake"}
 """Futex commands (FUTEX_WAIT, WAIT_BITSET, WAKE, WAKE_BITSET) that the document names."""
 
-EXPECTED = ("map_lookup_elem",)
-"""Helpers whose failure loses nothing: a thread that is not waiting has no entry."""
+NOTHING_THERE = -2
+"""-ENOENT, include/uapi/asm-generic/errno-base.h."""
 
 Table = dict[str, int]
 Bucket = dict[str, int]
+
+
+def loses(error: dict[str, Any]) -> bool:
+    """Return whether a failed helper lost something: a thread that is not waiting has no entry to find or delete."""
+    absent = error["helper"] == "map_delete_elem" and error.get("retcode") == NOTHING_THERE
+    return error["helper"] != "map_lookup_elem" and not absent
 
 
 def nudge(stop: threading.Event) -> None:
@@ -49,6 +55,7 @@ def nudge(stop: threading.Event) -> None:
         os.write(writer, b".")
         os.read(reader, 1)
         libc.syscall(SYS_FUTEX, ctypes.byref(word), FUTEX_WAKE, 1, None, None, 0)
+        os.getpriority(os.PRIO_PROCESS, 0)
     os.close(reader)
     os.close(writer)
 
@@ -70,7 +77,9 @@ def document(tool: str, target: str, maps: dict[str, Any], failed: int) -> dict[
         "processes": maps.get("@processes", {}),
         "losses": {"helper": failed},
     }
-    if tool == "futex":
+    if tool == "sched_switch":
+        result |= switches(maps)
+    elif tool == "futex":
         result |= {"operations": operations(maps.get("@operations", {})), "heat": heat(maps.get("@heat", {}))}
     else:
         result["stacks"] = stacks(maps.get("@stacks", {}))
@@ -94,6 +103,16 @@ def heat(table: dict[str, list[Bucket]]) -> list[list[int]]:
         for bucket in table[str(slot)]
         if bucket["count"]
     ]
+
+
+def switches(maps: dict[str, Any]) -> dict[str, Any]:
+    """Return who left a CPU as rows of segment, prev_state, system call (-1: in none), number; the rest by segment."""
+    rows = [[*map(int, key.split(",")), count] for key, count in maps.get("@left", {}).items()]
+    names = ("idle", "ran", "again", "to_idle")
+    return {
+        "left": sorted([segment, state, call - 1, count] for segment, state, call, count in rows),
+        **{name: maps.get(f"@{name}", {}) for name in names},
+    }
 
 
 def stacks(table: Table) -> list[dict[str, Any]]:
@@ -122,8 +141,9 @@ def read(child: subprocess.Popen[str], stop: threading.Event) -> tuple[dict[str,
             print("READY", file=sys.stderr, flush=True)
         elif said["type"] in ("map", "hist"):
             maps |= said["data"]
-        elif said["type"] == "helper_error" and said["helper"] not in EXPECTED:
+        elif said["type"] == "helper_error" and loses(said):
             failed += 1
+            print(line.strip(), file=sys.stderr)
     return maps, failed
 
 
@@ -152,7 +172,8 @@ def main() -> int:
         stop.set()
         words.seek(0)
         said = words.read()
-    if not ready:
+    # Every script counts @total before it says that it is ready: without it, the maps were not printed.
+    if not ready or "@total" not in maps:
         failed = {"schema": 1, "tool": f"bpftrace/{script.stem}", "target": target}
         print(json.dumps(failed | {"error": said.strip() or f"bpftrace ended with status {status}"}))
         return 1

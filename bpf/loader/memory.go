@@ -4,9 +4,10 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -25,39 +26,51 @@ type memorySample struct {
 	TargetKiB int64   `json:"target_kib"`
 }
 
-// memoryWatch takes samples until it is finished.
+// memoryWatch takes samples until it is finished. It allocates all it needs before the first: what it watches is this process, too.
 type memoryWatch struct {
-	target  int
-	started time.Time
-	stop    chan struct{}
-	group   sync.WaitGroup
-	samples []memorySample
-	pause   time.Duration
+	tracer, target *os.File // statm of each
+	started        time.Time
+	stop           chan struct{}
+	group          sync.WaitGroup
+	samples        []memorySample
+	pause          time.Duration
+	text           [128]byte
 }
 
+// watchMemory begins to sample; where a process cannot be looked at, there are no samples.
 func watchMemory(target int) *memoryWatch {
-	w := &memoryWatch{target: target, started: time.Now(), stop: make(chan struct{}), pause: firstMemoryPause}
-	w.group.Go(w.loop)
+	w := &memoryWatch{
+		started: time.Now(), stop: make(chan struct{}), pause: firstMemoryPause, samples: make([]memorySample, 0, maxMemorySamples+1),
+	}
+	var failed [2]error
+	w.tracer, failed[0] = openStatm(os.Getpid())
+	w.target, failed[1] = openStatm(target)
+	if errors.Join(failed[:]...) == nil {
+		w.group.Go(w.loop)
+	}
 	return w
 }
 
 func (w *memoryWatch) loop() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
-		w.sample()
 		select {
-		case <-time.After(w.pause):
+		case <-timer.C:
 		case <-w.stop:
 			return
 		}
+		w.sample()
+		timer.Reset(w.pause)
 	}
 }
 
 func (w *memoryWatch) sample() {
-	tracer, err := residentKiB(os.Getpid())
+	tracer, err := residentKiB(w.tracer, w.text[:])
 	if err != nil {
 		return
 	}
-	target, err := residentKiB(w.target)
+	target, err := residentKiB(w.target, w.text[:])
 	if err != nil {
 		return // It has ended.
 	}
@@ -81,22 +94,32 @@ func thin(samples []memorySample) []memorySample {
 func (w *memoryWatch) finish() []memorySample {
 	close(w.stop)
 	w.group.Wait()
+	w.tracer.Close()
+	w.target.Close()
 	return append([]memorySample{}, w.samples...)
 }
 
-// residentKiB reads the resident set of a process: the second field of statm, in pages (proc(5)).
-func residentKiB(pid int) (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
+func openStatm(pid int) (*os.File, error) {
+	return os.Open(fmt.Sprintf("/proc/%d/statm", pid))
+}
+
+// residentKiB reads the resident set of a process: the second field of its statm, in pages (proc(5)).
+func residentKiB(statm *os.File, text []byte) (int64, error) {
+	n, err := statm.ReadAt(text, 0)
+	if err != nil && err != io.EOF {
 		return 0, err
 	}
-	fields := bytes.Fields(text)
-	if len(fields) < 2 {
-		return 0, fmt.Errorf("statm of process %d has %d fields", pid, len(fields))
+	_, rest, _ := bytes.Cut(text[:n], []byte(" "))
+	digits, _, found := bytes.Cut(rest, []byte(" "))
+	if !found {
+		return 0, fmt.Errorf("statm is %q", text[:n])
 	}
-	pages, err := strconv.ParseInt(string(fields[1]), 10, 64)
-	if err != nil {
-		return 0, err
+	var pages int64
+	for _, digit := range digits {
+		if digit < '0' || digit > '9' {
+			return 0, fmt.Errorf("statm is %q", text[:n])
+		}
+		pages = 10*pages + int64(digit-'0')
 	}
 	return pages * int64(os.Getpagesize()) / 1024, nil
 }

@@ -115,7 +115,7 @@ func (p probe) check() error {
 		return fail(kindPlan, "a probe without id or program: %+v", p)
 	case p.Offset == 0 || p.Address == 0:
 		return fail(kindPlan, "probe %q has no offset or address", p.ID)
-	case p.Point != "pp" && p.Point != "entry" && p.Point != "ret":
+	case p.Point != "pp" && p.Point != "entry" && p.Point != "ret" && p.Point != "branch":
 		// A uretprobe is not among them: it kills a Go program whose stack is copied.
 		return fail(kindPlan, "probe %q has the unknown point %q", p.ID, p.Point)
 	}

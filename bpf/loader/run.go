@@ -6,15 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
+
+// heapLimit is what the loader's memory may grow to before it is collected while the target runs.
+const heapLimit = 256 << 20
 
 // runOptions are the options of labtrace run.
 type runOptions struct {
@@ -36,16 +41,27 @@ type session struct {
 	binary  string
 	object  *ebpf.CollectionSpec
 	trace   trace
+	dog     *watchdog
 }
 
 // run traces one command. It returns an error when there is no trace, and also when there is one of a target that did not
 // end by itself; the target's own exit status is in the trace and is no error here.
 func run(options runOptions) error {
+	if err := hugePages(false); err != nil {
+		return fmt.Errorf("do without huge pages: %w", err)
+	}
 	s, err := prepare(options)
 	if err != nil {
 		return err
 	}
+	limit := options.timeout + ownTime
+	if options.timeout == 0 {
+		limit = math.MaxInt64
+	}
+	s.dog = startWatchdog(limit, os.Stderr, os.Exit)
+	defer s.dog.stop()
 	if options.calibrate {
+		s.dog.enter("calibrating")
 		if err := s.calibrate(); err != nil {
 			return err
 		}
@@ -137,6 +153,7 @@ func (s *session) observe(target *target, interrupted <-chan os.Signal) (ended, 
 	if stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME); err == nil {
 		defer stats.Close()
 	}
+	s.dog.enter("loading and attaching")
 	programs, attached, err := s.install(target.pid())
 	if err != nil {
 		return nil, err
@@ -146,7 +163,9 @@ func (s *session) observe(target *target, interrupted <-chan os.Signal) (ended, 
 	if err != nil {
 		return nil, errors.Join(err, attached.Close())
 	}
+	s.dog.enter("the target ran")
 	ended, failed = s.watch(target, interrupted)
+	s.dog.enter("collecting")
 	// The target is gone, so nothing is counted any more: reading need not wait until all is detached.
 	detached := make(chan error, 1)
 	go func() { detached <- attached.Close() }()
@@ -154,6 +173,7 @@ func (s *session) observe(target *target, interrupted <-chan os.Signal) (ended, 
 	if failed == nil {
 		failed = s.collect(target, programs, drain)
 	}
+	s.dog.enter("detaching")
 	if failed = errors.Join(failed, <-detached); failed != nil {
 		return nil, failed
 	}
@@ -197,6 +217,11 @@ func (s *session) watch(target *target, interrupted <-chan os.Signal) (ended, fa
 	if s.options.timeout > 0 {
 		late = time.After(s.options.timeout)
 	}
+	// What loading needed is garbage now, and nearly nothing is allocated from here on. So the collector has nothing to do, and
+	// is off but for a limit: its own needs, at the collection that is forced each two minutes, would be what grows.
+	debug.FreeOSMemory()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(heapLimit))
 	if err := target.release(); err != nil {
 		return nil, err
 	}

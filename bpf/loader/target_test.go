@@ -102,3 +102,28 @@ func TestAMissingTargetIsAStartFailure(t *testing.T) {
 		t.Errorf("startTarget = %v", err)
 	}
 }
+
+func TestTheTargetMayHaveHugePagesThoughTheTracerDoesWithout(t *testing.T) {
+	if err := hugePages(false); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := hugePages(true); err != nil {
+			t.Error(err)
+		}
+	})
+	own, err := os.ReadFile("/proc/self/status")
+	if err != nil || !strings.Contains(string(own), "THP_enabled:\t0") {
+		t.Fatalf("huge pages are still allowed here: %v", err)
+	}
+	target, stdout := start(t, 1<<20, "cat", "/proc/self/status")
+
+	if err := target.release(); err != nil {
+		t.Fatal(err)
+	}
+	<-target.done
+
+	if !strings.Contains(stdout.String(), "THP_enabled:\t1") {
+		t.Errorf("the target was left without huge pages: %s", stdout)
+	}
+}

@@ -16,6 +16,28 @@ const volatile u64 range_lock2_start = 0, range_lock2_end = 0;
 /* Runtime addresses have the upper half of the address space free. */
 #define CHANNEL_LOCK (1ULL << 63)
 
+/* func watch(address uint64) of labkit. */
+SEC("uprobe/go_watch")
+int go_watch(struct pt_regs *ctx)
+{
+	if (!is_target())
+		return 0;
+	hit();
+	watched = ctx->ax;
+	return 0;
+}
+
+/* What chansend and chanrecv have in common: the channel is their first argument. */
+static __always_inline void enter_channel(struct pt_regs *ctx)
+{
+	if (watched && ctx->ax == watched)
+		count(current_segment, COUNTER_chan_in_ax);
+	if (watched && ctx->di == watched)
+		count(current_segment, COUNTER_chan_in_di);
+	if (ctx->ax && is_held(ctx->ax + hchan_lock_offset))
+		count(current_segment, COUNTER_chan_entry_held);
+}
+
 /* func chansend(c *hchan, ep unsafe.Pointer, block bool, callerpc uintptr) bool */
 SEC("uprobe/go_chan_send")
 int go_chan_send(struct pt_regs *ctx)
@@ -23,6 +45,7 @@ int go_chan_send(struct pt_regs *ctx)
 	if (!is_target())
 		return 0;
 	hit();
+	enter_channel(ctx);
 	count(current_segment, ctx->cx & 0xff ? COUNTER_chan_send : COUNTER_chan_send_try);
 	return 0;
 }
@@ -34,6 +57,7 @@ int go_chan_recv(struct pt_regs *ctx)
 	if (!is_target())
 		return 0;
 	hit();
+	enter_channel(ctx);
 	count(current_segment, ctx->cx & 0xff ? COUNTER_chan_recv : COUNTER_chan_recv_try);
 	return 0;
 }
@@ -91,7 +115,7 @@ int go_lock2(struct pt_regs *ctx)
 		count(current_segment, COUNTER_chan_lock);
 		lock |= CHANNEL_LOCK;
 	}
-	if (bpf_map_update_elem(&last_lock, &tid, &lock, BPF_ANY))
+	if (put(&last_lock, &tid, &lock, BPF_ANY))
 		lost(LOSS_map_full);
 	return 0;
 }
@@ -114,6 +138,23 @@ static __always_inline int called_by_lock2(struct pt_regs *ctx)
 	return found;
 }
 
+/* A thread sleeps for the lock of that channel, in the goroutine that it runs. */
+static __always_inline void sleep_for_channel(struct pt_regs *ctx, u64 channel)
+{
+	struct goroutine_key key;
+	struct event *event;
+
+	count(current_segment, COUNTER_chan_lock_sleep);
+	if (!goroutine(ctx->r14, &key))
+		return;
+	event = new_event(KIND_LOCK_SLEEP, key.goid);
+	if (event) {
+		event->address = channel;
+		event->stack = keep_stack(ctx);
+		submit(event);
+	}
+}
+
 /* func futexsleep(addr *uint32, val uint32, ns int64) */
 SEC("uprobe/go_futex_sleep")
 int go_futex_sleep(struct pt_regs *ctx)
@@ -132,7 +173,7 @@ int go_futex_sleep(struct pt_regs *ctx)
 	if (!lock)
 		lost(LOSS_address_unknown);
 	else if (*lock & CHANNEL_LOCK)
-		count(current_segment, COUNTER_chan_lock_sleep);
+		sleep_for_channel(ctx, (*lock & ~CHANNEL_LOCK) - hchan_lock_offset);
 	return 0;
 }
 

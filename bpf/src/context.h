@@ -20,7 +20,7 @@ int go_cancel(struct pt_regs *ctx)
 	count(current_segment, COUNTER_cancel);
 	if (!goroutine(ctx->r14, &key))
 		return 0;
-	if (bpf_map_update_elem(&cancelling, &key, &context, BPF_ANY))
+	if (put(&cancelling, &key, &context, BPF_ANY))
 		lost(LOSS_map_full);
 	event = new_event(KIND_CANCEL, key.goid);
 	if (!event)

@@ -37,6 +37,7 @@ int go_mark(struct pt_regs *ctx)
 		return 0;
 	}
 	current_segment = segment;
+	has_segments = 1;
 	count(segment, COUNTER_marks);
 	return 0;
 }

@@ -6,9 +6,10 @@
 #include "sched.h"
 
 /*
- * A RET of func newproc1(fn *funcval, callergp *g, callerpc uintptr, ...) *g: before 1.24 the id is set late,
- * so that only the end is early enough. It runs on g0, whose stack says nothing of the go statement; but the
- * new g holds its function and the address after the go statement, and these two are the stack that is kept.
+ * The end of func newproc1(fn *funcval, callergp *g, callerpc uintptr, ...) *g, with its result in RAX:
+ * before 1.24 the id is set late, so that only the end is early enough. It runs on g0, whose stack says
+ * nothing of the go statement; but the new g holds its function and the address after the go statement, and
+ * these two are the stack that is kept.
  */
 SEC("uprobe/go_created")
 int go_created(struct pt_regs *ctx)
@@ -24,7 +25,7 @@ int go_created(struct pt_regs *ctx)
 	count(current_segment, COUNTER_created);
 	if (!goroutine(ctx->ax, &key))
 		return 0;
-	if (bpf_map_update_elem(&alive, &key, &now, BPF_ANY))
+	if (put(&alive, &key, &now, BPF_ANY))
 		lost(LOSS_map_full);
 	stack.ip[0] = word(ctx->ax + start_pc_offset);
 	stack.ip[1] = word(ctx->ax + go_pc_offset);
@@ -59,7 +60,7 @@ int go_ended(struct pt_regs *ctx)
 			event->duration_ns = event->start_ns - *created;
 		submit(event);
 	}
-	if (created && bpf_map_delete_elem(&alive, &key))
+	if (created && drop(&alive, &key))
 		lost(LOSS_map_full);
 	return 0;
 }

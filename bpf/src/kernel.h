@@ -44,6 +44,7 @@ enum {
 	BPF_F_NO_PREALLOC = 1,
 };
 
+#define ENOENT 2
 #define EEXIST 17
 
 /* arch/x86/include/asm/ptrace.h; the layout is that of struct user_regs_struct, fixed for user space. */

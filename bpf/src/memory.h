@@ -25,17 +25,21 @@ int go_malloc(struct pt_regs *ctx)
 	if (!is_target())
 		return 0;
 	hit();
-	if (in_range(word(ctx->sp), range_mallocgc_start, range_mallocgc_end))
+	/* Nothing is allocated for a size of 0: mallocgc gives the address of zerobase. */
+	if (!ctx->ax || in_range(word(ctx->sp), range_mallocgc_start, range_mallocgc_end))
 		return 0;
 	key.segment = current_segment;
 	count(key.segment, COUNTER_malloc);
 	add(key.segment, COUNTER_malloc_bytes, ctx->ax);
+	/* What a workload with segments does between them is its own bookkeeping. */
+	if (!key.segment && has_segments)
+		return 0;
 	key.stack = keep_stack(ctx);
 	if (!key.stack)
 		return 0;
 	site = bpf_map_lookup_elem(&alloc_sites, &key);
 	if (!site) {
-		long error = bpf_map_update_elem(&alloc_sites, &key, &first, BPF_NOEXIST);
+		int error = put(&alloc_sites, &key, &first, BPF_NOEXIST);
 
 		if (!error)
 			return 0;

@@ -25,6 +25,8 @@ const volatile u32 go_pc_offset = 0;
 const volatile u32 g_m_offset = 0;
 const volatile u32 m_p_offset = 0;
 const volatile u32 hchan_lock_offset = 0;
+const volatile u32 hchan_recvq_offset = 0;
+const volatile u32 hchan_sendq_offset = 0;
 const volatile u32 ctx_done_offset = 0;
 const volatile u32 ctx_children_offset = 0;
 const volatile u32 ctx_mu_offset = 0;
@@ -40,6 +42,8 @@ const volatile u64 execute_address = 0;
 const volatile u64 recorded_reasons = 0;
 /* Whether the lock of each wait is told, which needs the hooks on semaphores. */
 const volatile u8 want_locks = 0;
+/* Whether lock and queue of a channel are looked at when a goroutine parks on it. */
+const volatile u8 want_channels = 0;
 /* Whether each stretch that a goroutine runs is recorded. */
 const volatile u8 want_runs = 0;
 /* Distance of the semaphore from the start of its lock: sync/mutex.go and sync/rwmutex.go, the same in 1.21
@@ -53,6 +57,11 @@ const volatile u8 never = 0;
 
 /* Where the target is now: written by go_mark. */
 volatile u32 current_segment = 0;
+/* Whether the target has segments at all: set by its first mark. */
+volatile u32 has_segments = 0;
+/* Address of the object that the target wants to be looked for in registers, 0 for none: written by go_watch.
+ */
+volatile u64 watched = 0;
 /* Address at which go_execute was first hit; less the linked address, it is the load bias. 0: the runtime has
  * not begun. */
 volatile u64 execute_ip = 0;
@@ -250,13 +259,49 @@ static __always_inline void hit(void)
 }
 
 /*
- * Keeps a uprobe's program on the stack of its thread; nothing is ever called. From 6.13 on, programs with 64
- * bytes of stack or more get a private stack, one for each CPU (bpf_enable_priv_stack in
- * kernel/bpf/verifier.c), which trusts that none is entered twice on one CPU. That is not so for uprobes:
- * where the kernel preempts (7.3 of Debian does, "Dynamic Preempt: lazy"), another thread enters the same
- * program on the same CPU and writes into the same stack. Goroutine ids and stacks were mixed up, about three
- * times in 30 000 hits. Programs with a tail call have no private stack; the verifier sees that this one is
- * never reached and takes it out.
+ * Updates and deletions, tried again where the kernel could not get at the map: up to 6.14 -EBUSY where
+ * another program holds the bucket on this CPU (htab_lock_bucket), later a time-out of its lock (rqspinlock),
+ * which an emulator causes that does not run the CPU of the holder; and a free list that could not be locked
+ * seems empty (-E2BIG). The answer is taken as the int that it is before 6.4: what stands in the upper half
+ * of the register there is not its sign, so that a long is never equal to -EEXIST.
+ */
+#define TRIES 4
+
+static __always_inline int put(void *map, const void *key, const void *value, u64 flags)
+{
+	int error = 0;
+
+#pragma clang loop unroll(full)
+	for (int i = 0; i < TRIES; i++) {
+		error = bpf_map_update_elem(map, key, value, flags);
+		if (!error || error == -EEXIST)
+			break;
+	}
+	return error;
+}
+
+/* Only what was just found is deleted, so that an entry that is gone already is an error, too. */
+static __always_inline int drop(void *map, const void *key)
+{
+	int error = 0;
+
+#pragma clang loop unroll(full)
+	for (int i = 0; i < TRIES; i++) {
+		error = bpf_map_delete_elem(map, key);
+		if (!error || error == -ENOENT)
+			break;
+	}
+	return error;
+}
+
+/*
+ * Keeps a uprobe's program on the stack of its thread; nothing is ever called. From 6.13 on (and in 6.12 from
+ * its stable updates), programs with 64 bytes of stack or more get a private stack, one for each CPU
+ * (bpf_enable_priv_stack in kernel/bpf/verifier.c), which trusts that none is entered twice on one CPU. That
+ * is not so for uprobes: where the kernel preempts (7.3 of Debian does, "Dynamic Preempt: lazy"), another
+ * thread enters the same program on the same CPU and writes into the same stack. Goroutine ids and stacks
+ * were mixed up, about three times in 30 000 hits. Programs with a tail call have no private stack; the
+ * verifier sees that this one is never reached and takes it out.
  */
 static __always_inline void stay_on_own_stack(struct pt_regs *ctx)
 {
@@ -383,7 +428,7 @@ static __always_inline void walk(struct pt_regs *ctx, struct stack *stack)
 static __always_inline u64 keep(struct stack *stack)
 {
 	u64 hash = 0xcbf29ce484222325ULL;
-	long error;
+	int error;
 
 #pragma clang loop unroll(full)
 	for (int i = 0; i < MAX_FRAMES; i++) {
@@ -395,12 +440,11 @@ static __always_inline u64 keep(struct stack *stack)
 		hash = 1;
 	if (bpf_map_lookup_elem(&stacks, &hash))
 		return hash;
-	error = bpf_map_update_elem(&stacks, &hash, stack, BPF_NOEXIST);
-	if (error && error != -EEXIST) {
-		lost(LOSS_stack_failed);
-		return 0;
-	}
-	return hash;
+	error = put(&stacks, &hash, stack, BPF_NOEXIST);
+	if (!error || error == -EEXIST)
+		return hash;
+	lost(LOSS_stack_failed);
+	return 0;
 }
 
 /* Keeps the stack at the probe and gives its key, or 0 and a counted loss. */

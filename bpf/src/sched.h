@@ -3,6 +3,7 @@
 #ifndef KMLAB_SCHED_H
 #define KMLAB_SCHED_H
 
+#include "hchan.h"
 #include "sync.h"
 
 /* Ends the stretch that a thread runs, if one is known, and records it. */
@@ -30,7 +31,7 @@ static __always_inline void end_run(u8 how)
 	running->goid = 0;
 }
 
-/* Begins one: the goroutine of that key on the P of the thread's M. R14 is g0. */
+/* Begins one: the goroutine of that key on the P of the thread's M. R14 is its g0 or the goroutine. */
 static __always_inline void begin_run(struct pt_regs *ctx, struct goroutine_key *key, u64 now)
 {
 	u32 tid = bpf_get_current_pid_tgid();
@@ -42,7 +43,7 @@ static __always_inline void begin_run(struct pt_regs *ctx, struct goroutine_key 
 	running.proc = word(word(word(ctx->r14 + g_m_offset) + m_p_offset));
 	if (ready) {
 		running.latency_ns = now - *ready;
-		if (bpf_map_delete_elem(&made_ready, key))
+		if (drop(&made_ready, key))
 			lost(LOSS_map_full);
 	}
 	thread = bpf_map_lookup_elem(&thread_of_p, &running.proc);
@@ -51,7 +52,7 @@ static __always_inline void begin_run(struct pt_regs *ctx, struct goroutine_key 
 			count(running.segment, COUNTER_p_moved);
 		*thread = tid;
 	}
-	if (bpf_map_update_elem(&on_thread, &tid, &running, BPF_ANY))
+	if (put(&on_thread, &tid, &running, BPF_ANY))
 		lost(LOSS_map_full);
 }
 
@@ -60,10 +61,16 @@ static __always_inline void find_object(struct pt_regs *ctx, struct goroutine_ke
 {
 	if (want_locks && is_lock_reason(park->reason))
 		find_lock(key, park);
-	else if (park->reason == reason_chan_send || park->reason == reason_chan_receive)
+	else if (park->reason == reason_chan_send || park->reason == reason_chan_receive) {
 		/* chansend and chanrecv hand over &c.lock (runtime/chan.go). */
 		park->address = ctx->bx - hchan_lock_offset;
-	else
+		if (want_channels)
+			look_at_channel(ctx->bx,
+					park->address + (park->reason == reason_chan_send
+							     ? hchan_sendq_offset
+							     : hchan_recvq_offset),
+					ctx->r14);
+	} else
 		park->address = ctx->bx;
 }
 
@@ -95,7 +102,7 @@ int go_park(struct pt_regs *ctx)
 	park.start_ns = bpf_ktime_get_ns();
 	if (bpf_map_lookup_elem(&parked, &key))
 		lost(LOSS_expired);
-	if (bpf_map_update_elem(&parked, &key, &park, BPF_ANY))
+	if (put(&parked, &key, &park, BPF_ANY))
 		lost(LOSS_map_full);
 	return 0;
 }
@@ -108,7 +115,7 @@ static __always_inline void remember_thread(void)
 	if (bpf_map_lookup_elem(&threads, &tid))
 		return;
 	now = bpf_ktime_get_ns();
-	if (bpf_map_update_elem(&threads, &tid, &now, BPF_ANY))
+	if (put(&threads, &tid, &now, BPF_ANY))
 		lost(LOSS_map_full);
 }
 
@@ -133,7 +140,7 @@ static __always_inline void end_park(struct goroutine_key *key, u64 now)
 		event->reason = park->reason;
 		submit(event);
 	}
-	if (bpf_map_delete_elem(&parked, key))
+	if (drop(&parked, key))
 		lost(LOSS_map_full);
 }
 
@@ -174,7 +181,7 @@ int go_ready(struct pt_regs *ctx)
 		return 0;
 	hit();
 	count(current_segment, COUNTER_ready);
-	if (want_runs && goroutine(ctx->ax, &key) && bpf_map_update_elem(&made_ready, &key, &now, BPF_ANY))
+	if (want_runs && goroutine(ctx->ax, &key) && put(&made_ready, &key, &now, BPF_ANY))
 		lost(LOSS_map_full);
 	return 0;
 }
@@ -272,6 +279,63 @@ int go_handoff_p(struct pt_regs *ctx)
 		return 0;
 	hit();
 	count(current_segment, COUNTER_handoff_p);
+	return 0;
+}
+
+/* func runqput(pp *p, gp *g, next bool) */
+SEC("uprobe/go_local_put")
+int go_local_put(struct pt_regs *ctx)
+{
+	if (!is_target())
+		return 0;
+	hit();
+	count(current_segment, COUNTER_local_put);
+	return 0;
+}
+
+/* func runqputslow(pp *p, gp *g, h, t uint32) bool */
+SEC("uprobe/go_local_overflow")
+int go_local_overflow(struct pt_regs *ctx)
+{
+	if (!is_target())
+		return 0;
+	hit();
+	count(current_segment, COUNTER_local_overflow);
+	return 0;
+}
+
+/* func entersyscall(): what the runtime itself asks of the kernel (futex, epoll) does not come by here. */
+SEC("uprobe/go_enter_syscall")
+int go_enter_syscall(struct pt_regs *ctx)
+{
+	if (!is_target())
+		return 0;
+	hit();
+	end_run(RAN_syscall);
+	count(current_segment, COUNTER_enter_syscall);
+	return 0;
+}
+
+/*
+ * A RET of func exitsyscall(), on the goroutine's own stack. Where it had to wait for a P, execute has begun
+ * the run; where it kept its P or got another at once, nothing else says that it goes on.
+ */
+SEC("uprobe/go_exit_syscall")
+int go_exit_syscall(struct pt_regs *ctx)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct goroutine_key key;
+	struct running *running;
+	u64 now = bpf_ktime_get_ns();
+
+	if (!is_target())
+		return 0;
+	hit();
+	if (!want_runs || !goroutine(ctx->r14, &key))
+		return 0;
+	running = bpf_map_lookup_elem(&on_thread, &tid);
+	if (!running || running->goid != key.goid)
+		begin_run(ctx, &key, now);
 	return 0;
 }
 

@@ -33,10 +33,14 @@ enum counter {
 	COUNTER_yield,	    /* runtime.Gosched */
 	COUNTER_goyield,    /* goyield: hands the rest of its time to the one it woke */
 	COUNTER_steal_tries,
-	COUNTER_stolen,	    /* runqsteal that returned a goroutine */
-	COUNTER_global_got, /* goroutines or batches taken from the global queue */
-	COUNTER_handoff_p,  /* handoffp: a P is taken from an M that is in a system call */
-	COUNTER_p_moved,    /* execute on a P whose last execute was on another thread */
+	COUNTER_stolen,		/* runqsteal that returned a goroutine */
+	COUNTER_global_got,	/* goroutines or batches taken from the global queue */
+	COUNTER_handoff_p,	/* handoffp: a P is taken from an M that is in a system call */
+	COUNTER_local_put,	/* runqput: goroutines put on a P's own queue or into its runnext */
+	COUNTER_local_overflow, /* runqputslow: half of a full local queue went to the global one */
+	COUNTER_enter_syscall,	/* entersyscall: a goroutine of the target began a system call that may block
+				 */
+	COUNTER_p_moved,	/* a goroutine began to run on a P whose last one was on another thread */
 	/* goroutines */
 	COUNTER_created,
 	COUNTER_ended,
@@ -51,6 +55,11 @@ enum counter {
 	COUNTER_handoff_send,	 /* runtime.send: a value went straight to a receiver that waited */
 	COUNTER_handoff_recv,	 /* runtime.recv: a value was taken from a sender that waited */
 	COUNTER_close,		 /* closechan */
+	COUNTER_chan_in_ax,	 /* chansend or chanrecv with the watched address in RAX (labkit.Watch) */
+	COUNTER_chan_in_di,	 /* the same in RDI, the first argument of C */
+	COUNTER_chan_entry_held, /* chansend or chanrecv entered while the channel's lock was held */
+	COUNTER_chan_park_held,	 /* park on a channel while its lock was held */
+	COUNTER_chan_park_last,	 /* park on a channel in whose queue the goroutine already was, as the last */
 	COUNTER_chan_lock,	 /* lock2 called by the channel operations */
 	COUNTER_chan_lock_sleep, /* such a lock2 that had to sleep on a futex */
 	COUNTER_lock_sleep,	 /* any lock2 that had to */
@@ -156,11 +165,12 @@ enum kind {
 	KIND_END,     /* duration is its life, 0 where its creation was not seen */
 	KIND_PANIC,   /* gopanic with the stack of the one who panics */
 	KIND_CLOSE,   /* closechan: address of the channel; object is the context whose cancel closes it (0:
-			 none does), value then how that context is meanwhile, of enum context_state */
+		      none does), value then how that context is meanwhile, of enum context_state */
 	KIND_CANCEL,  /* address of the cancelCtx, object its done channel (0: none), value its children */
 	KIND_STW,     /* from stopTheWorldWithSema to startTheWorldWithSema, reason is the stwReason */
 	KIND_STEAL,   /* runqsteal: goid is the stolen one */
 	KIND_WAITING, /* made by the loader at the end: a park that nothing ended */
+	KIND_LOCK_SLEEP, /* a thread sleeps for the lock of the channel at that address */
 };
 
 /* How a run ended where no wait reason says it; above every wait reason. */
@@ -168,8 +178,8 @@ enum ran {
 	RAN_exited = 200,
 	RAN_preempted,
 	RAN_yielded,
-	RAN_superseded, /* the thread ran another one without a park seen: a system call or a coroutine switch
-			 */
+	RAN_superseded, /* the thread ran another one without a park seen: a coroutine switch */
+	RAN_syscall,	/* it entered a system call: it keeps the thread, and loses the P if it takes long */
 };
 
 /* How a context is while its done channel is closed. */

@@ -34,7 +34,7 @@ int go_semacquire(struct pt_regs *ctx)
 	if (!is_lock_reason(ctx->si))
 		return 0;
 	count(current_segment, COUNTER_sem);
-	if (goroutine(ctx->r14, &key) && bpf_map_update_elem(&wanted, &key, &semaphore, BPF_ANY))
+	if (goroutine(ctx->r14, &key) && put(&wanted, &key, &semaphore, BPF_ANY))
 		lost(LOSS_map_full);
 	return 0;
 }
@@ -69,7 +69,7 @@ static __always_inline void wait_on(u64 semaphore, s64 change)
 	s64 *waiting = bpf_map_lookup_elem(&waiters, &key);
 
 	if (!waiting) {
-		long error = bpf_map_update_elem(&waiters, &key, &none, BPF_NOEXIST);
+		int error = put(&waiters, &key, &none, BPF_NOEXIST);
 
 		if (error && error != -EEXIST) {
 			lost(LOSS_map_full);

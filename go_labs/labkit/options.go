@@ -20,6 +20,7 @@ type Options struct {
 	declared []Declared
 	sections []string
 	raw      struct{ sections string }
+	blocking bool
 }
 
 // Declared describes one option of a lab as its lab.toml must describe it too; --describe prints the list.
@@ -83,7 +84,7 @@ func (o *Options) Ints(name, value string, low, high int) *[]int {
 	return target
 }
 
-// Seconds declares a duration in seconds, low to high, fractions allowed.
+// Seconds declares a duration from low to high seconds: a number of seconds, fractions allowed, or as Go writes durations: 90s, 20m, 3h.
 func (o *Options) Seconds(name string, value, low, high float64) *time.Duration {
 	o.declare(name, "seconds", strconv.FormatFloat(value, 'f', -1, 64), low, high)
 	target := new(time.Duration)
@@ -91,7 +92,11 @@ func (o *Options) Seconds(name string, value, low, high float64) *time.Duration 
 	o.flags.Func(name, "", func(text string) error {
 		s, err := strconv.ParseFloat(text, 64)
 		if err != nil {
-			return fmt.Errorf("%q is no number of seconds", text)
+			d, err := time.ParseDuration(text)
+			if err != nil {
+				return fmt.Errorf("%q is no number of seconds, nor a duration like 90s, 20m or 3h", text)
+			}
+			s = d.Seconds()
 		}
 		if !(s >= low && s <= high) { // NaN fails both
 			return fmt.Errorf("%v is outside %v to %v seconds", s, low, high)

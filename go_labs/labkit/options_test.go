@@ -27,6 +27,22 @@ func TestOptionsAreRead(t *testing.T) {
 	}
 }
 
+func TestSecondsAreReadAsNumbersAndAsDurations(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"5": 5 * time.Second, "0.5": 500 * time.Millisecond, "90s": 90 * time.Second, "20m": 20 * time.Minute, "3h": 3 * time.Hour,
+		"1h30m": 90 * time.Minute, "250ms": 250 * time.Millisecond,
+	} {
+		o := NewOptions("forced")
+		duration := o.Seconds("duration", 1, 0.1, 86400)
+
+		err := o.Parse([]string{"--duration=" + text})
+
+		if err != nil || *duration != want {
+			t.Errorf("%s = %v, %v; want %v", text, *duration, err, want)
+		}
+	}
+}
+
 func TestOptionsRefuseWhatCannotBeMeant(t *testing.T) {
 	for argument, word := range map[string]string{
 		"--sizes=0":          "outside 1 to 64",
@@ -37,6 +53,8 @@ func TestOptionsRefuseWhatCannotBeMeant(t *testing.T) {
 		"--rep=NaN":          "outside",
 		"--rep=0.05":         "outside",
 		"--rep=soon":         "no number of seconds",
+		"--rep=3h":           "outside",
+		"--rep=1h1":          "no number of seconds",
 		"--order=backwards":  "random, fixed",
 		"--phase=tracing":    "--phase",
 		"--sections=forcing": "--sections",

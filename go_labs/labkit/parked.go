@@ -30,6 +30,9 @@ const (
 
 var header = []byte("goroutine ")
 
+// In the order in which they are taken off, the last first.
+var additions = [][]byte{[]byte(" (durable)"), []byte(" (scan)"), []byte(" (leaked)")}
+
 // dump is reused: a dump that allocates each time would bring collections into forced sections. Only one goroutine, the
 // one that drives the section, looks for parked ones.
 var dump = make([]byte, 256<<10)
@@ -63,13 +66,20 @@ func reasons(text []byte) map[string]int {
 		if open < 0 || shut < open {
 			continue
 		}
-		reason := line[open+1 : shut]
-		if cut := bytes.IndexAny(reason, ",("); cut >= 0 {
-			reason = bytes.TrimRight(reason[:cut], " ")
-		}
-		counts[string(reason)]++
+		counts[stateWords(line[open+1:shut])]++
 	}
 	return counts
+}
+
+// stateWords takes off what goroutineheader (runtime/traceback.go) adds; "(nil chan)" and "(no cases)" are words of the reason itself.
+func stateWords(state []byte) string {
+	if cut := bytes.IndexByte(state, ','); cut >= 0 {
+		state = state[:cut]
+	}
+	for _, added := range additions {
+		state = bytes.TrimSuffix(state, added)
+	}
+	return string(state)
 }
 
 // AwaitParked returns when exactly n goroutines of this process are parked for reason. It fails after 30 s, and at once
@@ -87,6 +97,26 @@ func AwaitParked(reason string, n int) error {
 		if time.Now().After(deadline) {
 			return errors.New("after " + parkedPatience.String() + " only " + strconv.Itoa(seen) + " of " + strconv.Itoa(n) +
 				" goroutines are parked for " + reason)
+		}
+		time.Sleep(pause)
+		if pause < 5*time.Millisecond {
+			pause *= 2
+		}
+	}
+}
+
+// AwaitGoroutines returns when this process has n goroutines, the runtime's own not counted. One that ended is counted until the
+// runtime has freed it, at the end of gdestroy (goexit0 in Go 1.21): once it is gone, a probe there has seen it. While goroutines
+// end, the count may be too high for a moment and never too low (gcount in runtime/proc.go). It fails after 30 s.
+func AwaitGoroutines(n int) error {
+	pause := 200 * time.Microsecond
+	for deadline := time.Now().Add(parkedPatience); ; {
+		seen := runtime.NumGoroutine()
+		if seen <= n {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.New("after " + parkedPatience.String() + " there are still " + strconv.Itoa(seen) + " goroutines instead of " + strconv.Itoa(n))
 		}
 		time.Sleep(pause)
 		if pause < 5*time.Millisecond {

@@ -14,12 +14,14 @@ func TestReasonsReadsHeadersOfADump(t *testing.T) {
 		"goroutine 19 [sync.Mutex.Lock, 2 minutes]:", "",
 		"goroutine 20 [sync.RWMutex.RLock (scan)]:", "",
 		"goroutine 21 [sync.RWMutex.Lock, locked to thread]:", "",
+		"goroutine 22 [chan receive (nil chan), 1 minutes]:", "",
+		"goroutine 23 [select (no cases) (leaked) (scan)]:", "",
 		"created by main.main in goroutine 1",
 	}, "\n")
 
 	got := reasons([]byte(dump))
 
-	want := map[string]int{"running": 1, OnMutex: 2, OnRWMutexRead: 1, OnRWMutex: 1}
+	want := map[string]int{"running": 1, OnMutex: 2, OnRWMutexRead: 1, OnRWMutex: 1, OnNilReceive: 1, OnNoCases: 1}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("reasons = %v, want %v", got, want)
 	}

@@ -28,12 +28,13 @@ type contention struct {
 	events int64
 	delay  float64
 	waited float64
+	blocks map[string]int64
 }
 
 // readContention reads the runtime's own figures: its sampled waiting time, and in the profiled phase the mutex profile.
 func (r *Run) readContention() contention {
 	metrics.Read(r.wait[:])
-	c := contention{waited: r.wait[0].Value.Float64()}
+	c := contention{waited: r.wait[0].Value.Float64(), blocks: r.readBlocks()}
 	if r.Options.Phase != "profiled" {
 		return c
 	}

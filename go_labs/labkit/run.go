@@ -22,10 +22,14 @@ type Run struct {
 	Options *Options
 	Random  *rand.Rand
 
-	own      *Segment
-	segments []*Segment
-	selfTest []int64
-	wait     [1]metrics.Sample
+	own        *Segment
+	segments   []*Segment
+	selfTest   []int64
+	wait       [1]metrics.Sample
+	recording  *recording
+	recordings int
+	recorded   int64 // bytes in files so far
+	heap       *heapRecorder
 }
 
 type document struct {
@@ -37,6 +41,8 @@ type document struct {
 	Segments   []*Segment         `json:"segments"`
 	Metrics    map[string]float64 `json:"metrics"`
 	Profile    []ProfileEntry     `json:"profile"`
+	Heap       []HeapEntry        `json:"heap"`
+	LeftOut    int                `json:"heap_left_out"`
 }
 
 type identities struct {
@@ -72,6 +78,10 @@ func Execute(lab string, options *Options, body func(*Run) error) ([]byte, error
 	if options.Phase == "profiled" {
 		defer runtime.SetMutexProfileFraction(runtime.SetMutexProfileFraction(1))
 	}
+	if options.keepsBlockProfile() {
+		runtime.SetBlockProfileRate(1)
+		defer runtime.SetBlockProfileRate(0)
+	}
 	if err := run.identify(); err != nil {
 		return nil, fmt.Errorf("self-test: %w", err)
 	}
@@ -86,6 +96,7 @@ func (r *Run) document() ([]byte, error) {
 		Schema: 1, Lab: r.Lab, Go: runtime.Version(), GoMaxProcs: runtime.GOMAXPROCS(0), SelfTest: identities{r.selfTest},
 		Segments: append([]*Segment{r.own}, r.segments...), Metrics: runtimeMetrics(), Profile: []ProfileEntry{},
 	}
+	d.Heap, d.LeftOut = r.heap.entries()
 	if r.Options.Phase == "profiled" {
 		d.Profile = profile()
 	}

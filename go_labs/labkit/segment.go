@@ -21,9 +21,11 @@ type Segment struct {
 	Samples    map[string][]float64 `json:"samples"`
 	Addresses  map[string]uint64    `json:"addresses"`
 	Goroutines map[string][]int64   `json:"goroutines"`
+	Histograms map[string]bucketed  `json:"histograms"`
 
 	run    *Run
 	before contention
+	marks  [2]string // of the recording that is on, if one is: at the beginning, at the end
 }
 
 // Segment adds a segment with the next free id; it fails when all 510 are taken.
@@ -44,22 +46,26 @@ func newSegment(r *Run, id int, section string, parameters map[string]string) *S
 	return &Segment{
 		ID: id, Section: section, Parameters: parameters, run: r,
 		Counts: map[string]int64{}, Expected: map[string]int64{}, Samples: map[string][]float64{}, Addresses: map[string]uint64{},
-		Goroutines: map[string][]int64{},
+		Goroutines: map[string][]int64{}, Histograms: map[string]bucketed{},
 	}
 }
 
 // Enter begins the segment, or begins it again.
 func (s *Segment) Enter() {
+	s.run.heap.enter()
 	s.before = s.run.readContention()
+	s.marks = s.run.recording.begins(s)
 	if s.StartNs == 0 {
 		s.StartNs = Monotonic()
 	}
 	Mark(s.ID)
+	markTrace(s.marks[0])
 }
 
 // Leave ends the segment for now. In the profiled phase it adds what Go's mutex profile counted in between, and in every
 // phase what the runtime's own (sampled) waiting time grew by.
 func (s *Segment) Leave() {
+	markTrace(s.marks[1])
 	Mark(0)
 	s.EndNs = Monotonic()
 	after := s.run.readContention()
@@ -67,7 +73,11 @@ func (s *Segment) Leave() {
 		s.Counts["profile_contentions"] += after.events - s.before.events
 		s.Counts["profile_delay_ns"] += int64(after.delay - s.before.delay)
 	}
+	for name, n := range after.blocks {
+		s.Counts[name] += n - s.before.blocks[name]
+	}
 	s.Sample("runtime_wait_s", after.waited-s.before.waited)
+	s.run.heap.leave(s.ID)
 }
 
 // Quiet runs body between Enter and Leave with the garbage collector off: a forced section has no use for it, and the next

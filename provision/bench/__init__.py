@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from provision import cli, hostfacts, payload
-from provision.bench import builds, labs, machines, probes
+from provision.bench import builds, labs, lives, machines, probes
 from provision.bench.figures import Figure, Result, Unmeasured, ratio, rows
 from provision.bench.labs import Render
 from provision.house import House
@@ -17,19 +17,22 @@ from vm.qemu import accel
 
 __all__ = ["PARTS", "Result", "measure", "show"]
 
-PARTS = ("warm", "cold", "size", "probes", "lab", "images")
-"""What ``--only`` knows; ``images`` is measured only when asked for, because it downloads everything again."""
+PARTS = ("warm", "cold", "size", "probes", "lives", "lab", "images", "losses", "soak")
+"""What ``--only`` knows."""
+
+ASKED = frozenset({"images", "losses", "soak"})
+"""Parts that are measured only when asked for: the first downloads everything again, the others take many minutes."""
 
 LAB_ROUNDS = 3
 """Most rounds of the whole lab: each takes a minute."""
 
 
 def measure(only: Sequence[str], kernel: str, rounds: int, render: Render, vng_kernel: str = "") -> Result:
-    """Measure what ``only`` names (everything but ``images`` where it is empty) and return all figures.
+    """Measure what ``only`` names (everything but :data:`ASKED` where it is empty) and return all figures.
 
     :raises UsageError: an unknown part or kernel.
     """
-    wanted = {cli.one_of("--only", part, PARTS) for part in only} or set(PARTS) - {"images"}
+    wanted = {cli.one_of("--only", part, PARTS) for part in only} or set(PARTS) - ASKED
     house = House.open()
     found = house.kernel(kernel)
     result = _begin(house, found, warm=bool(wanted - {"images"}))
@@ -39,11 +42,18 @@ def measure(only: Sequence[str], kernel: str, rounds: int, render: Render, vng_k
         _add(result, machines.state_size(house, found))
     if "probes" in wanted:
         _probes(result, house, found, rounds)
-    if "lab" in wanted:
+    if "lives" in wanted:
+        _lives(result, house, found, rounds)
+    parts: dict[str, Callable[[], list[Figure | Unmeasured]]] = {
+        "lab": lambda: labs.whole_lab(found.line, min(rounds, LAB_ROUNDS), render, house.say),
+        "losses": lambda: labs.losses(found.line, house.say),
+        "soak": lambda: labs.soak(found.line, house.say),
+    }
+    for name in parts.keys() & wanted:
         try:
-            _add(result, *labs.whole_lab(found.line, min(rounds, LAB_ROUNDS), render, house.say))
+            _add(result, *parts[name]())
         except LabFailedError as error:
-            _add(result, Unmeasured(name="lab", reason=error.message))
+            _add(result, Unmeasured(name=name, reason=error.message))
     if "images" in wanted:
         others = [other for other in house.default_kernels() if other.release != found.release]
         _add(result, *builds.measure(house, [found, *others[-1:]], house.say))
@@ -107,6 +117,22 @@ def _probes(result: Result, house: House, kernel: Kernel, rounds: int) -> None:
         return
     _add(result, ours, theirs)
     made = ratio("probe / bpftrace", "a hit of ours against one of bpftrace at the entry", ours, theirs, probes.LIMIT)
+    if made is not None:
+        result.ratios.append(made)
+
+
+def _lives(result: Result, house: House, kernel: Kernel, rounds: int) -> None:
+    try:
+        found = lives.measure(house, kernel, rounds, house.say)
+    except LabFailedError as error:
+        _add(result, Unmeasured(name="lives", reason=error.message))
+        return
+    _add(result, *found)
+    by_name = {figure.name: figure for figure in found}
+    made = ratio(
+        "life, traced / bpftrace", "time for each goroutine under full tracing; a third is three times the throughput",
+        by_name["life, traced"], by_name["life, bpftrace"], lives.LIMIT,
+    )  # fmt: skip
     if made is not None:
         result.ratios.append(made)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from go_labs import spec
 from provision.bench.figures import Figure, Unmeasured
 from vm.errors import LabFailedError
 from vm.paths import REPOSITORY
@@ -22,6 +23,8 @@ Render = Callable[[Path, Path | None], Path]
 OVERHEAD_LIMIT = 5.0
 RENDER_LIMIT = 1.0
 LAB_SECONDS = 1800
+SOAK = "20m"
+SOAK_SECONDS = 3600
 RENDERINGS = 9
 
 
@@ -38,11 +41,18 @@ class _Loss(msgspec.Struct):
     count: int
 
 
+class _Metric(msgspec.Struct):
+    name: str
+    value: float | None = None
+    absent: str = ""
+
+
 class _Record(msgspec.Struct):
     """What of ``run.json`` is needed here; this room does not know its whole shape."""
 
     phases: list[_Phase]
     losses: list[_Loss]
+    metrics: list[_Metric] = []
 
 
 def whole_lab(line: str, rounds: int, render: Render, say: Callable[[str], None]) -> list[Figure | Unmeasured]:
@@ -83,27 +93,57 @@ def whole_lab(line: str, rounds: int, render: Render, say: Callable[[str], None]
     ]  # fmt: skip
 
 
-def _run(line: str, runs: Path) -> tuple[float, Path]:
-    command = [
-        str(Path(sys.executable).parent / "invoke"),
-        "lab",
-        "mutex",
-        "--kernel",
-        line,
-        "--json",
-        "--runs",
-        str(runs),
-    ]
+def losses(line: str, say: Callable[[str], None]) -> list[Figure | Unmeasured]:
+    """Run each lab once at its default load and return what its traces lost.
+
+    :raises LabFailedError: one failed.
+    """
+    made: list[Figure | Unmeasured] = []
+    with tempfile.TemporaryDirectory(prefix="kmlab-bench-") as scratch:
+        for name in spec.names():
+            _, folder = _run(line, Path(scratch), name)
+            found = msgspec.json.decode((folder / "run.json").read_bytes(), type=_Record)
+            lost = float(sum(loss.count for loss in found.losses))
+            say(f"{name}: {lost:.0f} lost")
+            meaning = f"events lost by lab {name} at its default load, all reasons"
+            made.append(Figure(name=f"lost, {name}", meaning=meaning, unit="", samples=[lost], limit=0))
+    return made
+
+
+def soak(line: str, say: Callable[[str], None]) -> list[Figure | Unmeasured]:
+    """Run the lifecycle lab for :data:`SOAK` and return by how much memory grew on both sides.
+
+    :raises LabFailedError: it failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="kmlab-bench-") as scratch:
+        _, folder = _run(line, Path(scratch), "lifecycle", "--duration", SOAK, seconds=SOAK_SECONDS)
+        record = msgspec.json.decode((folder / "run.json").read_bytes(), type=_Record)
+    figures = {metric.name: metric for metric in record.metrics}
+    made: list[Figure | Unmeasured] = []
+    for name, who, limit in (("soak.tracer_growth", "the loader", 0.0), ("soak.target_growth", "the program", None)):
+        metric = figures[name]
+        if metric.value is None:
+            made.append(Unmeasured(name=name, reason=metric.absent))
+            continue
+        say(f"{name}: {metric.value:.0f} KiB")
+        meaning = f"memory of {who} after the first minute, over {SOAK}"
+        made.append(Figure(name=name, meaning=meaning, unit="KiB", samples=[metric.value], limit=limit))
+    return made
+
+
+def _run(line: str, runs: Path, name: str = "mutex", *more: str, seconds: int = LAB_SECONDS) -> tuple[float, Path]:
+    invoke = str(Path(sys.executable).parent / "invoke")
+    command = [invoke, "lab", name, "--kernel", line, "--json", "--runs", str(runs), *more]
     began = time.monotonic()
     try:
         done = subprocess.run(
-            command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LAB_SECONDS,
+            command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds,
             check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise LabFailedError(f"the lab was not over within {LAB_SECONDS} s") from error
-    seconds = time.monotonic() - began
+        raise LabFailedError(f"the lab was not over within {seconds} s") from error
+    took = time.monotonic() - began
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-2:]
         raise LabFailedError(f"invoke lab ended with status {done.returncode}: {' '.join(last)}")
-    return seconds, Path(json.loads(done.stdout)["runs"][0]["path"])
+    return took, Path(json.loads(done.stdout)["runs"][0]["path"])

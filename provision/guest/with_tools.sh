@@ -5,7 +5,8 @@
 #
 # Starts each tool, waits up to SECONDS until each has said READY on stderr, runs the workload, ends the tools with SIGINT.
 # Leaves OUT/workload.json, OUT/stderr and, per tool, OUT/tool-NAME.json and OUT/tool-NAME.err. Exit status: the
-# workload's; 96 where no tool became ready. A tool that fails leaves its words; the others go on.
+# workload's; 96 where no tool became ready. A tool that fails leaves its words; the others go on. What a tool that was ready too late
+# saw is not kept: it missed some of the workload, and its zeros would be none.
 set -u
 out=$1
 seconds=$2
@@ -35,6 +36,10 @@ done
 
 status=96
 if grep -q '^READY' "$out"/tool-*.err; then
+	late=""
+	for name in $names; do
+		settled "$name" || late="$late $name"
+	done
 	"$@" >"$out/workload.json" 2>"$out/stderr" </dev/null
 	status=$?
 fi
@@ -49,5 +54,10 @@ for name in $names; do
 	kill -KILL "$pid" 2>/dev/null
 	wait "$pid" 2>/dev/null
 	rm -f "$out/tool-$name.pid"
+done
+for name in ${late:-}; do
+	# A tool that says itself why it has failed keeps its words.
+	grep -q '"error"' "$out/tool-$name.json" ||
+		echo "{\"schema\": 1, \"error\": \"it was not attached within $seconds s\"}" >"$out/tool-$name.json"
 done
 exit "$status"

@@ -146,3 +146,36 @@ def test_every_truncation_of_a_real_function_is_decoded_or_refused(name: str) ->
         except UndecodableError:
             continue
         assert entrance.address in {i.address for i in instructions}
+
+
+def test_the_end_of_newproc1_has_a_jump_that_needs_no_single_step() -> None:
+    # 0x43c338: jne in Go 1.21.13, after mov 0x30(%rsp),%rax; objdump shows the same.
+    assert disasm.find_results(decode("runtime.newproc1")) == [0x43C338]
+
+
+# mov 0x8(%rsp),%rax; cmp %rbx,%rcx; jne L; movq $1,0x10(%r14); L: add $0x28,%rsp; pop %rbp; ret
+CLOSED = "488b442408 4839d9 7508 49c7461001000000 4883c428 5d c3"
+
+
+def results(code: str) -> list[int] | None:
+    return disasm.find_results(disasm.decode(bytes.fromhex(code), 0x1000))
+
+
+def test_a_jump_with_the_result_in_place_stands_for_the_return() -> None:
+    assert results(CLOSED) == [0x1008]
+
+
+@pytest.mark.parametrize(
+    ("why", "code"),
+    [
+        ("the result comes after the jump", CLOSED.replace("49c7461001000000", "b8010000000f1f00")),  # mov $1,%eax
+        ("the pop takes the result", CLOSED.replace("5d", "58")),  # pop %rax
+        ("another way leads behind the jump", "750a" + CLOSED),  # jne to the movq
+        ("the jump leads out", CLOSED.replace("7508", "75f6")),
+        ("a call comes between", CLOSED.replace("49c7461001000000", "e800000000666690")),
+        ("nothing is there but the return", "5dc3"),
+        ("a jump table may lead anywhere", CLOSED + "ff24c8"),
+    ],
+)
+def test_a_return_without_such_a_jump_keeps_its_place(why: str, code: str) -> None:
+    assert results(code) is None, why

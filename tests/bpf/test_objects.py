@@ -25,9 +25,11 @@ CALL, MAP_OR_HELPER = 0x85, 0
 
 HELPERS = {
     1: "map_lookup_elem", 2: "map_update_elem", 3: "map_delete_elem", 5: "ktime_get_ns", 14: "get_current_pid_tgid",
-    112: "probe_read_user", 131: "ringbuf_reserve", 132: "ringbuf_submit",
+    12: "tail_call", 112: "probe_read_user", 131: "ringbuf_reserve", 132: "ringbuf_submit",
 }  # fmt: skip
 """Helpers that the programs may use (include/uapi/linux/bpf.h): all are in 5.8. probe_read (4) is deprecated."""
+
+TAIL_CALL = 12
 
 RAW_EVENT = bytes.fromhex(
     "0100000000000000 0200000000000000 08000000c0000000 0300000000000000 0400000000000000 1200000000000000"
@@ -55,6 +57,52 @@ def calls(elf: ELFFile) -> Iterator[int]:
         for opcode, registers, _, immediate in struct.iter_unpack("<BBhi", section.data()):
             if opcode == CALL and registers >> 4 == MAP_OR_HELPER:
                 yield immediate
+
+
+LOAD, STORE, STORE_IMMEDIATE, MOVE, ADD = 0x61, 0x63, 0x62, 0xBF, 0x07
+"""Opcodes with the stack pointer (r10): the first three in any width, a copy of it, and what is added to the copy."""
+
+PRIVATE_STACK_FROM = 64
+"""Bytes of stack from which newer kernels give a program one that it shares with whoever preempts it
+(``BPF_PRIV_STACK_MIN_SIZE`` of ``kernel/bpf/verifier.c``)."""
+
+
+def programs(elf: ELFFile) -> Iterator[tuple[str, str, list[tuple[int, int, int, int]]]]:
+    """Section, name and instructions (opcode, registers, offset, immediate) of each program."""
+    for symbol in elf.get_section_by_name(".symtab").iter_symbols():
+        if symbol["st_info"]["type"] != "STT_FUNC":
+            continue
+        section = elf.get_section(symbol["st_shndx"])
+        code = section.data()[symbol["st_value"] : symbol["st_value"] + symbol["st_size"]]
+        yield section.name, symbol.name, list(struct.iter_unpack("<BBhi", code))
+
+
+def stack_bytes(instructions: list[tuple[int, int, int, int]]) -> int:
+    """Deepest byte of the stack that the instructions name."""
+    deepest, copies = 0, set()
+    for opcode, registers, offset, immediate in instructions:
+        target, source = registers & 0xF, registers >> 4
+        kind = opcode & 0xE7  # without the width
+        if (kind in (STORE, STORE_IMMEDIATE) and target == 10) or (kind == LOAD and source == 10):
+            deepest = max(deepest, -offset)
+        if opcode == MOVE:
+            copies.discard(target)
+            if source == 10:
+                copies.add(target)
+        elif opcode == ADD and target in copies:
+            deepest = max(deepest, -immediate)
+    return deepest
+
+
+@pytest.mark.build
+def test_a_program_that_can_be_preempted_stays_on_the_kernels_stack(built: Path) -> None:
+    with built.open("rb") as file:
+        found = {name: code for section, name, code in programs(ELFFile(file)) if section.startswith("uprobe")}
+    deep = {name for name, code in found.items() if stack_bytes(code) >= PRIVATE_STACK_FROM}
+    calling = {name for name, code in found.items() if any(o == CALL and i == TAIL_CALL for o, _, _, i in code)}
+
+    assert {"go_malloc", "go_park"} <= deep
+    assert deep - calling == set()
 
 
 @pytest.mark.build

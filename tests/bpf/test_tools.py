@@ -74,6 +74,36 @@ def test_futex_calls_are_counted_by_word_and_kind(tmp_path: Path) -> None:
     assert document["losses"] == {"helper": 0}
 
 
+def test_switches_are_counted_by_segment_state_and_call(tmp_path: Path) -> None:
+    document = watched(tmp_path, "sched_switch")
+
+    assert (document["hits"], document["total"]) == (737, 2217)
+    assert sum(count for *_, count in document["left"]) == document["hits"]
+    states = {state for _, state, _, _ in document["left"]}
+    assert {0, 1} <= states
+    # -1: a thread that left a CPU outside of any system call.
+    assert -1 in {call for _, _, call, _ in document["left"]}
+    assert sum(document["idle"].values()) >= sum(document["ran"].values()) > 0
+    assert document["losses"] == {"helper": 0}
+
+
+def test_maps_that_were_never_printed_are_an_error_and_not_zeros(tmp_path: Path) -> None:
+    said = tmp_path / "said.jsonl"
+    said.write_text('{"type": "printf", "data": "ready\\n"}\n')
+    with subprocess.Popen(
+        [sys.executable, BPFTRACE / "_run.py", BPFTRACE / "sched_switch.bt", "gmp"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=play(tmp_path, PLAYER.format(python=sys.executable, recorded=str(said))),
+    ) as child:  # fmt: skip
+        assert child.stderr is not None
+        assert child.stderr.readline() == "READY\n"
+        child.send_signal(signal.SIGINT)
+        stdout, _ = child.communicate(timeout=60)
+
+    assert child.returncode == 1
+    assert json.loads(stdout)["error"] == "bpftrace ended with status 0"
+
+
 def test_addresses_of_the_kernels_mutexes_are_kernel_addresses(tmp_path: Path) -> None:
     document = watched(tmp_path, "mutex_lock")
 
@@ -97,7 +127,7 @@ def test_a_probe_that_cannot_be_attached_is_an_error_and_not_a_zero(tmp_path: Pa
     assert "hits" not in document
 
 
-@pytest.mark.parametrize("name", ["mutex_lock", "futex"])
+@pytest.mark.parametrize("name", ["mutex_lock", "futex", "prog_list", "sched_switch"])
 def test_a_bcc_tool_that_cannot_load_says_so_in_its_document(name: str) -> None:
     # This Python has no bcc, which is one way of not being able to.
     done = subprocess.run(
@@ -124,4 +154,5 @@ def test_a_bcc_tool_wants_one_name_as_the_kernel_keeps_it(words: list[str]) -> N
 def test_every_tool_is_there_for_both_engines() -> None:
     bcc = {path.stem for path in BCC.glob("[a-z]*.py")}
 
-    assert bcc == {path.stem for path in BPFTRACE.glob("[a-z]*.bt")}
+    # bpftrace loads only what it attaches, so a program that is attached to nothing needs bcc.
+    assert bcc - {"prog_list"} == {path.stem for path in BPFTRACE.glob("[a-z]*.bt")}

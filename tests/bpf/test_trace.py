@@ -121,7 +121,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         (events().tobytes()[:-1], "127 bytes"),
         (events(stack=1).tobytes(), "names a stack"),
         (events(stack=-2).tobytes(), "names a stack"),
-        (events(kind=11).tobytes(), "unknown kind"),
+        (events(kind=99).tobytes(), "unknown kind"),
     ],
 )
 def test_events_that_do_not_fit_the_trace_are_refused(tmp_path: Path, content: bytes, words: str) -> None:

@@ -91,14 +91,16 @@ def read_record(name: str, folder: Path, **changes: Any) -> RunData:
 
 
 def keep(record: Path, name: str) -> None:
-    """Make ``fixtures/NAME`` of a run's record: its evidence and what that names, logs left out."""
+    """Make ``fixtures/NAME`` of a run's record: its evidence and what that names, logs and Go's own traces left out."""
     target = RUN.parent / name
     shutil.rmtree(target, ignore_errors=True)
     evidence = staging.read_evidence(record / staging.EVIDENCE)
     logs = ("console", "kernel_log", "stderr", "loader.err", "tools.err")
     files = {role: file for role, file in evidence.files.items() if role not in logs}
     phases = [
-        msgspec.structs.replace(phase, files={r: f for r, f in phase.files.items() if r not in logs})
+        msgspec.structs.replace(
+            phase, files={r: f for r, f in phase.files.items() if r not in logs and not r.endswith(".trace")}
+        )
         for phase in evidence.phases
     ]
     for file in {*files.values(), *(file for phase in phases for file in phase.files.values())}:

@@ -53,7 +53,7 @@ def test_a_folder_without_lab_toml_is_told_how_one_is_made(tmp_path: Path) -> No
     ("old", "new", "said", "hint"),
     [
         ("question =", "qestion =", "the file has no field 'qestion'", "did you mean question"),
-        ("schema = 1", "schema = 1\ncolour = 3", "the file has no field 'colour'", "it may have: schema, name, title"),
+        ("schema = 1", "schema = 1\nxyz = 3", "the file has no field 'xyz'", "it may have: schema, name, title"),
         ("refute =", "refuse =", "claims[0].criteria[0] has no field 'refuse'", "did you mean refute?"),
         ("[options.length]", "[options.length]\nmin = 1", "options.length has no field 'min'", "minimum"),
         ('probes = ["mutex"]', 'probe = ["mutex"]', "phases[1] has no field 'probe'", "did you mean probes?"),

@@ -62,8 +62,11 @@ def _execute(channel: paramiko.Channel, command: bytes) -> None:
     if channel.closed:
         process.kill()
     threads[1].join()
+    # The client ends its side once it has the answer to its request, which a quick command must not overtake.
+    threads[0].join(5)
     with contextlib.suppress(OSError, EOFError):
-        channel.send_exit_status(process.wait())
+        status = process.wait()
+        channel.send_exit_status(status if status >= 0 else 255)  # sshd tells the signal, which comes to the same
         channel.close()
 
 

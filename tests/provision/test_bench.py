@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from provision.bench import machines, probes
+from provision.bench import lives, machines, probes
 from provision.bench.figures import Figure, Result, Unmeasured, ratio, rows
 from provision.bench.machines import Contender
 from vm.errors import LabFailedError, MachineError
@@ -121,3 +121,43 @@ def test_the_document_holds_samples_medians_and_reasons() -> None:
     assert (document["figures"][0]["median"], document["figures"][0]["met"]) == (0.9, True)
     assert document["unmeasured"] == [{"name": "vagrant", "reason": "Vagrant is not installed"}]
     assert rows(result) == [("warm", "0.9 s", "0.8 to 1", "3", "1", "yes", "made up")]
+
+
+# As the workload and the loader printed them in an emulated 6.1 machine, shortened.
+LIVES = """{"schema":1,"lab":"lifecycle","segments":[{"id":511,"section":"self-test","counts":{},"samples":{}},\
+{"id":1,"section":"churn","counts":{"lives":4800},"samples":{"ns_per_life":[24000.5,30000,26000]}}]}
+{"schema":3,"counters":{"1":{"created":4800,"ended":4799},"511":{"created":5}},"losses":{"ring_full":2,"expired":0},\
+"load_seconds":0.25,"attach_seconds":0.05,"calibrate_seconds":0.3}
+""".replace("\\\n", "")
+
+
+def test_a_traced_run_is_held_against_the_true_number() -> None:
+    found = lives._Samples([], [], [], [], [], [])
+
+    lives._traced(LIVES, found)
+
+    assert (found.ours, found.wrong, found.lost) == ([26000.0], [1.0], [2.0])
+    assert found.attached == [pytest.approx(0.6)]
+
+
+@pytest.mark.parametrize("text", ["", "READY", "{}", '{"segments": []}', '{"segments"'])
+def test_a_document_that_says_something_else_is_an_error(text: str) -> None:
+    with pytest.raises(LabFailedError):
+        lives._life(text)
+
+
+def test_bpftrace_gets_each_function_at_its_entry() -> None:
+    from tests.bpf.programs import gofmt
+
+    data = gofmt()
+    offsets = lives.entries(data)
+
+    text = lives.script(offsets)
+
+    assert set(offsets) == set(lives.ENTRIES)
+    assert all(f"lifecycle:{offset:#x} {{ @" in text for offset in offsets.values())
+    assert "@newproc1 = count();" in text
+    # The stack check: cmp 0x10(%r14),%rsp, or lea for a large frame.
+    assert all(
+        data[offset : offset + 3] in (b"\x49\x3b\x66", b"\x4c\x8d\x64", b"\x4c\x8d\xa4") for offset in offsets.values()
+    )

@@ -242,3 +242,17 @@ def test_a_file_can_be_embedded(folder: Path, layout: Layout) -> None:
 
     said = [subprocess.run([program], capture_output=True, check=True).stdout for program in (first, second)]
     assert said == [b"one", b"two"]
+
+
+@pytest.mark.parametrize(
+    ("text", "variant", "name"),
+    [
+        ("plain", PLAIN, "plain"),
+        ("stripped", Variant(stripped=True), "stripped"),
+        ("pie, stripped", Variant(pie=True, stripped=True), "stripped,pie"),
+        ("stripped+pie", Variant(pie=True, stripped=True), "stripped,pie"),
+    ],
+)
+def test_a_build_is_named_by_its_words(text: str, variant: Variant, name: str) -> None:
+    assert gobuild.variant(text) == variant
+    assert variant.name == name

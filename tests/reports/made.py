@@ -112,6 +112,16 @@ def trace(segments: list[Segment], events: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def go_trace(segment: int, counts: dict[str, Any]) -> bytes:
+    """``go-trace.json`` with one segment."""
+    told = {
+        "entered": 1, "left": 1, "whole": True, "clock": "snapshot", "start_ns": 1_200_000_000, "end_ns": 1_350_000_000,
+        "counts": counts, "procs": {"started": 2, "stopped": 1, "taken": 0}, "ranges": {}, "pauses": [],
+        "pauses_left_out": 0, "goroutines": [], "goroutines_left_out": 0, "stretches": [], "stretches_left_out": 0,
+    }  # fmt: skip
+    return msgspec.json.encode({"schema": 1, "traces": [], "segments": {str(segment): told}})
+
+
 def events(random: np.random.Generator, segments: list[Segment], count: int) -> bytes:
     made = np.zeros(count, dtype=EVENT)
     chosen = random.integers(0, len(segments), count)

@@ -56,6 +56,37 @@ def test_tool_output_is_found_by_its_name(tmp_path: Path) -> None:
     assert phase.error == ""
 
 
+def go_traced(root: Path, data: bytes) -> Any:
+    """The traced phase of ``root`` with ``data`` as the summary of Go's own traces."""
+    (root / "traced/go-trace.json").write_bytes(data)
+    made.change(root / "evidence.json", lambda e: e["phases"][1]["files"].update(go_trace="traced/go-trace.json"))
+    return read(root, "traced")
+
+
+def test_what_gos_own_tracer_saw_is_found_by_segment(tmp_path: Path) -> None:
+    counts = {"user": {"created": 100, "ended": 97, "blocked": {"chan receive": 100}}}
+    phase = go_traced(made.staging(tmp_path / "s"), made.go_trace(2, counts))
+    assert phase.error == ""
+    four, sixteen, _ = phase.segments("forced")
+    assert phase.go_traced(four) is None
+    assert phase.go_traced(sixteen).created() == 100
+    assert phase.go_traced(sixteen).blocked("user") == {"chan receive": 100}
+
+
+def test_a_phase_that_recorded_nothing_has_no_trace_of_go(tmp_path: Path) -> None:
+    phase = read(made.staging(tmp_path / "s"), "traced")
+    assert phase.go_trace is None
+    assert phase.go_traced(phase.segments("forced")[0]) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", made.go_trace(2, {"user": {"created": -1}}), made.go_trace(600, {})])
+def test_a_broken_summary_of_gos_traces_is_an_error_of_its_phase(tmp_path: Path, data: bytes) -> None:
+    phase = go_traced(made.staging(tmp_path / "s"), data)
+    assert "summary of Go's traces" in phase.error
+    assert phase.go_trace is None
+    assert phase.count("park_mutex", "forced") == 84
+
+
 def test_a_phase_that_did_not_run_says_so(tmp_path: Path) -> None:
     phase = read(made.staging(tmp_path / "s"), "profiled")
     assert phase.error == "phase profiled did not run"
@@ -78,6 +109,7 @@ def truncate(data: bytes) -> bytes:
         ("traced/workload.json", lambda data: data.replace(b'"slow"', b'"' + b"s" * 501 + b'"', 1), "longer than 500"),
         ("traced/workload.json", lambda data: data.replace(b'"end_ns":1150', b'"end_ns":1', 1), "ends before"),
         ("traced/trace.json", truncate, "no trace of the loader"),
+        ("traced/symbols.json", truncate, "symbols.json: "),
         ("traced/events.bin", lambda data: data[:-1], "events need"),
     ],
 )

@@ -1,0 +1,47 @@
+"""How ``tasks.py`` declares a task: its options with their help, in the error frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from invoke.tasks import Task
+
+from provision.frame import StatusOf, framed
+
+KERNEL = "kernel line (6.1), release, or path of your own; `invoke kernels` lists them"
+KERNELS = f"{KERNEL}; several with commas"
+JSON = "print one JSON document on stdout instead of text"
+ACCEL = "auto (a trial decides), kvm, or tcg for emulation"
+NAME = "machine's name, where there are several of one kernel"
+
+RUN = {
+    "accel": ACCEL,
+    "cold": "boot instead of restoring a saved state",
+    "machine": "run on a machine of yours (`invoke vm.up`) instead of a fresh one",
+    "runs": "folder for the record (runs/)",
+    "system-qemu": "use the host's QEMU instead of the locked one",
+}
+"""Options of everything that runs something in a machine and leaves a record."""
+
+
+def command(
+    options: dict[str, str],
+    *,
+    name: str | None = None,
+    default: bool = False,
+    repeated: tuple[str, ...] = (),
+    status: StatusOf = lambda code: code,
+) -> Callable[[Callable[..., None]], Task[Callable[..., None]]]:
+    """Make a task of a function: in the error frame, with the help of each option, without guessed short flags."""
+
+    def wrap(function: Callable[..., None]) -> Task[Callable[..., None]]:
+        body = framed(function, status=status)
+        return Task(body, name=name, help=options, default=default, iterable=list(repeated), auto_shortflags=False)
+
+    return wrap
+
+
+def finish(status: int) -> None:
+    """End with ``status`` unless it is success."""
+    if status:
+        raise SystemExit(status)
