@@ -168,7 +168,7 @@ func TestTheChainOfCallersIsOnTheStack(t *testing.T) {
 }
 
 func TestDelaysHaveASampleForEachContext(t *testing.T) {
-	for _, s := range segments(t, "delay", "--rounds=6", "--depth=3", "--width=2") {
+	for _, s := range segments(t, "delay", "--rounds=6", "--depth=3") {
 		depth, _ := strconv.Atoi(s.Parameters["depth"])
 		width, _ := strconv.Atoi(s.Parameters["width"])
 		n := 6
