@@ -110,10 +110,7 @@ def trace(
 
     house = House.open(runs=runs, system_qemu=system_qemu)
     words = programs.arguments(c.remainder, sys.argv)
-    names = cli.words("--probes", probes) if probes else []
-    folder, left_out = programs.program(binary, names, cli.seconds("--timeout", timeout, 0.1, 86400))
-    for name, why in left_out.items():
-        house.say(f"probe set {name} is left out: {why}")
+    folder = programs.program(binary, probes, cli.seconds("--timeout", timeout, 0.1, 86400), house.say)
     work = [
         jobs.Job(folder, found, {}, "", 0, cli.accelerator(accel), cold, machine, order, arguments=words)
         for order, found in enumerate(house.kernels(kernel, machine))

@@ -36,6 +36,8 @@ FIELDS = {
     "go_pc": Field("runtime.g", "gopc"),
     "ctx_done": Field("context.cancelCtx", "done"),
     "ctx_children": Field("context.cancelCtx", "children"),
+    "ctx_mu": Field("context.cancelCtx", "mu"),
+    "ctx_err": Field("context.cancelCtx", "err"),
 }
 """Every offset that a plan can have, by its name there."""
 

@@ -171,7 +171,7 @@ CONTEXT = ProbeSet(
     ),
     reasons=_REASONS,
     recorded=(_MUTEX, *_CHANNEL),
-    offsets=(*_OFFSETS, "ctx_done", "ctx_children"),
+    offsets=(*_OFFSETS, "ctx_done", "ctx_children", "ctx_mu", "ctx_err"),
 )
 """Cancellation: which contexts, in which order, and which done channels close."""
 

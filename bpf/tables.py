@@ -22,6 +22,8 @@ OFFSETS: dict[str, dict[str, int]] = {
         "go_pc": 280,
         "ctx_done": 24,
         "ctx_children": 40,
+        "ctx_mu": 16,
+        "ctx_err": 48,
     },
     "1.22": {
         "goid": 152,
@@ -36,6 +38,8 @@ OFFSETS: dict[str, dict[str, int]] = {
         "go_pc": 280,
         "ctx_done": 24,
         "ctx_children": 40,
+        "ctx_mu": 16,
+        "ctx_err": 48,
     },
     "1.23": {
         "goid": 160,
@@ -50,6 +54,8 @@ OFFSETS: dict[str, dict[str, int]] = {
         "go_pc": 288,
         "ctx_done": 24,
         "ctx_children": 40,
+        "ctx_mu": 16,
+        "ctx_err": 48,
     },
     "1.24": {
         "goid": 160,
@@ -64,6 +70,8 @@ OFFSETS: dict[str, dict[str, int]] = {
         "go_pc": 288,
         "ctx_done": 24,
         "ctx_children": 40,
+        "ctx_mu": 16,
+        "ctx_err": 48,
     },
     "1.25": {
         "goid": 152,
@@ -78,6 +86,8 @@ OFFSETS: dict[str, dict[str, int]] = {
         "go_pc": 280,
         "ctx_done": 24,
         "ctx_children": 40,
+        "ctx_mu": 16,
+        "ctx_err": 48,
     },
     "1.26": {
         "goid": 152,
@@ -92,6 +102,8 @@ OFFSETS: dict[str, dict[str, int]] = {
         "go_pc": 288,
         "ctx_done": 24,
         "ctx_children": 40,
+        "ctx_mu": 16,
+        "ctx_err": 48,
     },
     "1.27": {
         "goid": 152,
@@ -106,6 +118,8 @@ OFFSETS: dict[str, dict[str, int]] = {
         "go_pc": 288,
         "ctx_done": 24,
         "ctx_children": 40,
+        "ctx_mu": 16,
+        "ctx_err": 48,
     },
 }
 """Bytes from the start of the struct, by Go line; the names are those of ``bpf.dwarf.FIELDS``."""

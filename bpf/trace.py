@@ -6,7 +6,7 @@ out of a machine that a workload shared, so reading them validates everything an
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from pathlib import Path
 from typing import Literal
 
@@ -69,7 +69,8 @@ class EventKind(IntEnum):
     """A goroutine panicked, with its ``stack``."""
 
     CLOSE = 6
-    """A channel was closed: its ``address``, the ``stack`` of the one who closed it."""
+    """A channel was closed: its ``address``, the ``stack`` of the one who closed it. ``object`` is the context whose
+    cancel closes it (0: none does), ``value`` the :class:`ContextState` that this context is in meanwhile."""
 
     CANCEL = 7
     """A context was cancelled: its ``address``, ``object`` its done channel (0: none was made), ``value`` its children,
@@ -114,6 +115,16 @@ class Ran(IntEnum):
 
     SYSCALL = 204
     """It entered a system call, with which it keeps the thread and may lose its P; its return begins another run."""
+
+
+class ContextState(IntFlag):
+    """How a context is while its done channel is closed (``enum context_state`` of ``bpf/src/shared.h``)."""
+
+    LOCKED = 1
+    """Its mutex is held."""
+
+    MARKED = 2
+    """Its ``err`` is set: whoever asks it is told that it is cancelled."""
 
 
 class ProgramCost(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bpf.buildinfo import read_build_info
@@ -50,17 +50,20 @@ def chosen(binary: Path, names: Sequence[str]) -> tuple[list[str], dict[str, str
     return fitting, left_out
 
 
-def program(text: str, names: Sequence[str], timeout: float) -> tuple[LabFolder, dict[str, str]]:
-    """Return what stands in for a lab where the program ``text`` is traced, and the sets that were left out, with why.
+def program(text: str, probes: str, timeout: float, say: Callable[[str], None]) -> LabFolder:
+    """Return what stands in for a lab where the program ``text`` is traced.
 
+    :param probes: sets, with commas; empty: every one that fits, and ``say`` is told which do not, and why.
     :param timeout: seconds that it gets in each phase.
     :raises UsageError: there is no such file or probe set. :raises ProbeError: see :func:`chosen`.
     """
     path = Path(text).expanduser().absolute()
     if not path.is_file():
         raise UsageError(f"there is no program {text}", "give the path of a Go binary for linux/amd64")
-    sets, left_out = chosen(path, names)
-    return traced_program(path, sets, timeout), left_out
+    sets, left_out = chosen(path, cli.words("--probes", probes) if probes else [])
+    for name, why in left_out.items():
+        say(f"probe set {name} is left out: {why}")
+    return traced_program(path, sets, timeout)
 
 
 def arguments(remainder: str, argv: Sequence[str]) -> tuple[str, ...]:

@@ -187,7 +187,9 @@ class Shell:
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise SshError(f"the SSH connection to the machine broke: {error or 'closed by the machine'}") from error
         finally:
-            channel.close()
+            # A connection that is gone cannot take the word that a channel is closed; that must hide no other error.
+            with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+                channel.close()
 
     def interactive_channel(self, command: str | None, term: str, columns: int, rows: int) -> paramiko.Channel:
         """Open a channel with a terminal: a login shell, or ``command``. The caller owns and closes it."""

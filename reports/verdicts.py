@@ -273,6 +273,11 @@ def _figure(metric: Metric, clock: Clock) -> str:
 
 
 def _sentence(outcome: Outcome, judged: Sequence[CriterionResult]) -> str:
-    """Return the reasons that decided, a sentence each."""
+    """Return the reasons that decided, a sentence each; then what of a claim that is refuted was confirmed."""
     deciding = [result for result in judged if result.outcome == outcome] or list(judged)
-    return " ".join(f"{result.reason}." for result in deciding)
+    sentences = [f"{result.reason}." for result in deciding]
+    holding = [result.figure for result in judged if result.outcome == "confirmed"]
+    if outcome == "refuted" and holding:
+        said = (f"“{figure.title}” is {quantity(figure.value, figure.unit, figure.kind)}" for figure in holding)
+        sentences.append(f"What holds: {', '.join(said)}.")
+    return " ".join(sentences)

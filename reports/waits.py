@@ -92,8 +92,13 @@ def stacks(
     name: str = "stacks",
     title: str = "Where they waited",
     caption: str = "Stacks of the goroutines that waited, the most frequent first; innermost function on top.",
+    what: str = "waits",
 ) -> StackList | None:
-    """Return the ``limit`` stacks with most waits, equal frames put together; None where nothing waited."""
+    """Return the ``limit`` stacks with most waits, equal frames put together; None where nothing waited.
+
+    :param what: what the events are, as a plural; where they are no waits, their durations are not told.
+    """
+    lasting = what == "waits"
     if events.size == 0:
         return None
     found: dict[tuple[str, ...], tuple[int, int]] = {}
@@ -115,8 +120,12 @@ def stacks(
         caption=caption,
         place="stacks",
         phase=phase.name,
-        timing=True,
-        stacks=[Stack(frames=list(frames[:64]), count=count, wait_ns=wait) for frames, (count, wait) in heaviest],
+        timing=lasting,
+        what=what,
+        stacks=[
+            Stack(frames=list(frames[:64]), count=count, wait_ns=wait if lasting else None)
+            for frames, (count, wait) in heaviest
+        ],
         total=int(events.size),
         without=without,
     )

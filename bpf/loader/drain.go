@@ -33,6 +33,7 @@ type drain struct {
 	index    map[uint64]int32 // stack key → index
 	keys     []uint64
 	buffer   []byte
+	record   ringbuf.Record // reused: one of its own for each look would be garbage, 2 KiB a second
 }
 
 // startDrain begins; mutex is the wait reason of the self-test's parks, limit how many records are kept.
@@ -68,22 +69,20 @@ func (d *drain) loop() error {
 	}
 }
 
-// empty reads what is there and does not wait. It asks for a record only where there is one: to be told that there is none costs an
-// error on the heap each time, and hours of them are garbage that makes the loader's memory creep.
+// empty reads what is there and does not wait.
 func (d *drain) empty() error {
 	d.reader.SetDeadline(time.Unix(0, 1))
-	var record ringbuf.Record
 	for d.reader.AvailableBytes() > 0 {
-		err := d.reader.ReadInto(&record)
+		err := d.reader.ReadInto(&d.record)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read the ring buffer: %w", err)
 		}
-		event, ok := decodeEvent(record.RawSample)
+		event, ok := decodeEvent(d.record.RawSample)
 		if !ok {
-			return fmt.Errorf("an event of %d bytes, expected %d", len(record.RawSample), ringEventSize)
+			return fmt.Errorf("an event of %d bytes, expected %d", len(d.record.RawSample), ringEventSize)
 		}
 		if err := d.keep(event); err != nil {
 			return err

@@ -4,12 +4,13 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"os"
+	"runtime"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -17,6 +18,9 @@ const (
 	// More samples than this are thinned to every second one, and the pause doubles: a run of any length keeps between half as
 	// many and this many.
 	maxMemorySamples = 512
+	// The collector runs with each of the first samples: else what it needs for itself would come with the collections that are
+	// forced each two minutes, and look like growth.
+	warmUpSamples = 30
 )
 
 // memorySample is how much memory tracer and target held at a moment: their resident sets, KiB.
@@ -26,28 +30,24 @@ type memorySample struct {
 	TargetKiB int64   `json:"target_kib"`
 }
 
-// memoryWatch takes samples until it is finished. It allocates all it needs before the first: what it watches is this process, too.
+// memoryWatch takes samples until it is finished. It allocates nearly all it needs before the first: what it watches is this process, too.
 type memoryWatch struct {
-	tracer, target *os.File // statm of each
+	tracer, target string // file of each that residentKiB reads
 	started        time.Time
 	stop           chan struct{}
 	group          sync.WaitGroup
 	samples        []memorySample
 	pause          time.Duration
-	text           [128]byte
+	text           [2048]byte
 }
 
-// watchMemory begins to sample; where a process cannot be looked at, there are no samples.
+// watchMemory begins to sample; while a process cannot be looked at, there are no samples.
 func watchMemory(target int) *memoryWatch {
 	w := &memoryWatch{
 		started: time.Now(), stop: make(chan struct{}), pause: firstMemoryPause, samples: make([]memorySample, 0, maxMemorySamples+1),
 	}
-	var failed [2]error
-	w.tracer, failed[0] = openStatm(os.Getpid())
-	w.target, failed[1] = openStatm(target)
-	if errors.Join(failed[:]...) == nil {
-		w.group.Go(w.loop)
-	}
+	w.tracer, w.target = rollup(os.Getpid()), rollup(target)
+	w.group.Go(w.loop)
 	return w
 }
 
@@ -61,6 +61,9 @@ func (w *memoryWatch) loop() {
 			return
 		}
 		w.sample()
+		if len(w.samples) < warmUpSamples {
+			runtime.GC()
+		}
 		timer.Reset(w.pause)
 	}
 }
@@ -94,32 +97,43 @@ func thin(samples []memorySample) []memorySample {
 func (w *memoryWatch) finish() []memorySample {
 	close(w.stop)
 	w.group.Wait()
-	w.tracer.Close()
-	w.target.Close()
 	return append([]memorySample{}, w.samples...)
 }
 
-func openStatm(pid int) (*os.File, error) {
-	return os.Open(fmt.Sprintf("/proc/%d/statm", pid))
+// rollup is the file that residentKiB reads.
+func rollup(pid int) string {
+	return fmt.Sprintf("/proc/%d/smaps_rollup", pid)
 }
 
-// residentKiB reads the resident set of a process: the second field of its statm, in pages (proc(5)).
-func residentKiB(statm *os.File, text []byte) (int64, error) {
-	n, err := statm.ReadAt(text, 0)
-	if err != nil && err != io.EOF {
+// residentKiB reads the resident set of a process from its page tables (smaps_rollup, proc(5)). The count in statm is quicker, and up to
+// 6.1 late: each thread keeps up to 64 pages to itself (TASK_RSS_EVENTS_THRESH in mm/memory.c), which then come in at once. The file is
+// opened each time, because it belongs to what the process runs, and the target becomes another program at its start.
+func residentKiB(path string, text []byte) (int64, error) {
+	file, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return 0, err
 	}
-	_, rest, _ := bytes.Cut(text[:n], []byte(" "))
-	digits, _, found := bytes.Cut(rest, []byte(" "))
-	if !found {
-		return 0, fmt.Errorf("statm is %q", text[:n])
+	defer unix.Close(file)
+	n, err := unix.Read(file, text)
+	if err != nil {
+		return 0, err
 	}
-	var pages int64
+	return parseRollup(text[:n])
+}
+
+// parseRollup finds the line "Rss:    1234 kB".
+func parseRollup(text []byte) (int64, error) {
+	_, rest, _ := bytes.Cut(text, []byte("\nRss:"))
+	digits, _, found := bytes.Cut(bytes.TrimLeft(rest, " "), []byte(" kB"))
+	if !found || len(digits) == 0 {
+		return 0, fmt.Errorf("smaps_rollup is %q", text)
+	}
+	var kib int64
 	for _, digit := range digits {
 		if digit < '0' || digit > '9' {
-			return 0, fmt.Errorf("statm is %q", text[:n])
+			return 0, fmt.Errorf("smaps_rollup is %q", text)
 		}
-		pages = 10*pages + int64(digit-'0')
+		kib = 10*kib + int64(digit-'0')
 	}
-	return pages * int64(os.Getpagesize()) / 1024, nil
+	return kib, nil
 }

@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// heapLimit is what the loader's memory may grow to before it is collected while the target runs.
-const heapLimit = 256 << 20
+// gcPercent is how much the loader's heap may grow between collections; the runtime's least heap is 4 MiB × gcPercent / 100.
+const gcPercent = 10
 
 // runOptions are the options of labtrace run.
 type runOptions struct {
@@ -217,11 +217,10 @@ func (s *session) watch(target *target, interrupted <-chan os.Signal) (ended, fa
 	if s.options.timeout > 0 {
 		late = time.After(s.options.timeout)
 	}
-	// What loading needed is garbage now, and nearly nothing is allocated from here on. So the collector has nothing to do, and
-	// is off but for a limit: its own needs, at the collection that is forced each two minutes, would be what grows.
+	// What loading needed is garbage now, and nearly nothing is allocated from here on, over hours perhaps: a heap that is
+	// collected when it has grown by a tenth stays small.
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	debug.FreeOSMemory()
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(heapLimit))
 	if err := target.release(); err != nil {
 		return nil, err
 	}

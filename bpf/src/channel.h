@@ -95,28 +95,6 @@ int go_handoff_recv(struct pt_regs *ctx)
 	return 0;
 }
 
-/* func closechan(c *hchan) */
-SEC("uprobe/go_close")
-int go_close(struct pt_regs *ctx)
-{
-	struct goroutine_key key;
-	struct event *event;
-
-	if (!is_target())
-		return 0;
-	hit();
-	count(current_segment, COUNTER_close);
-	if (!goroutine(ctx->r14, &key))
-		return 0;
-	event = new_event(KIND_CLOSE, key.goid);
-	if (event) {
-		event->address = ctx->ax;
-		event->stack = keep_stack(ctx);
-		submit(event);
-	}
-	return 0;
-}
-
 /* func lock2(l *mutex): lock of the runtime's own; its caller is at the top of the stack. */
 SEC("uprobe/go_lock2")
 int go_lock2(struct pt_regs *ctx)

@@ -29,6 +29,8 @@ const volatile u32 hchan_recvq_offset = 0;
 const volatile u32 hchan_sendq_offset = 0;
 const volatile u32 ctx_done_offset = 0;
 const volatile u32 ctx_children_offset = 0;
+const volatile u32 ctx_mu_offset = 0;
+const volatile u32 ctx_err_offset = 0;
 const volatile u8 reason_mutex = 0;
 const volatile u8 reason_rwmutex_read = 0;
 const volatile u8 reason_rwmutex_write = 0;
@@ -77,6 +79,15 @@ struct {
 	__type(key, u32);
 	__type(value, struct losses);
 } loss_counters SEC(".maps");
+
+/* The context that each goroutine last began to cancel. An entry serves the close that follows, in the same
+ * call; the oldest go first. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct goroutine_key);
+	__type(value, u64);
+} cancelling SEC(".maps");
 
 /* The loader gives each probe a program and a map of its own, so that hits are known by probe. */
 struct {

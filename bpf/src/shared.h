@@ -161,14 +161,15 @@ enum kind {
 	    1,	  /* a wait, from gopark to execute: address of the lock or channel, stack of the waiter */
 	KIND_RUN, /* a goroutine ran on a thread: value is its P, object the ns from ready to execute, reason
 		     how it ended (a wait reason, or one of enum ran) */
-	KIND_CREATE,	 /* goid is the new one, value its parent, stack its function and the go statement */
-	KIND_END,	 /* duration is its life, 0 where its creation was not seen */
-	KIND_PANIC,	 /* gopanic with the stack of the one who panics */
-	KIND_CLOSE,	 /* closechan: address of the channel */
-	KIND_CANCEL,	 /* address of the cancelCtx, object its done channel (0: none), value its children */
-	KIND_STW,	 /* from stopTheWorldWithSema to startTheWorldWithSema, reason is the stwReason */
-	KIND_STEAL,	 /* runqsteal: goid is the stolen one */
-	KIND_WAITING,	 /* made by the loader at the end: a park that nothing ended */
+	KIND_CREATE,  /* goid is the new one, value its parent, stack its function and the go statement */
+	KIND_END,     /* duration is its life, 0 where its creation was not seen */
+	KIND_PANIC,   /* gopanic with the stack of the one who panics */
+	KIND_CLOSE,   /* closechan: address of the channel; object is the context whose cancel closes it (0:
+		      none does), value then how that context is meanwhile, of enum context_state */
+	KIND_CANCEL,  /* address of the cancelCtx, object its done channel (0: none), value its children */
+	KIND_STW,     /* from stopTheWorldWithSema to startTheWorldWithSema, reason is the stwReason */
+	KIND_STEAL,   /* runqsteal: goid is the stolen one */
+	KIND_WAITING, /* made by the loader at the end: a park that nothing ended */
 	KIND_LOCK_SLEEP, /* a thread sleeps for the lock of the channel at that address */
 };
 
@@ -179,6 +180,12 @@ enum ran {
 	RAN_yielded,
 	RAN_superseded, /* the thread ran another one without a park seen: a coroutine switch */
 	RAN_syscall,	/* it entered a system call: it keeps the thread, and loses the P if it takes long */
+};
+
+/* How a context is while its done channel is closed. */
+enum context_state {
+	CONTEXT_LOCKED = 1, /* its mutex is held */
+	CONTEXT_MARKED = 2, /* its err is set: whoever asks is told that it is cancelled */
 };
 
 /* One event, as the ring buffer carries it. Fields that a kind does not name are 0. */

@@ -213,10 +213,11 @@ def _scenes(run: RunData) -> charts.Table | None:
     return table(
         "scenes", "Known numbers of waits",
         "Forced scenes, all sizes together; every number is what the workload planned. The channel's lock is taken by "
-        "each operation, and nobody ever has to sleep for it.",
+        "each operation, and nobody ever has to sleep for it. Given: straight to a receiver that waited; taken: from a "
+        "sender that waited.",
         "traced", "happened",
-        {"Scene": "", "Ps": "", "Operations": "", "Waits": "", "Waits without end": "", "Given to a receiver": "",
-         "Taken from a sender": "", "Lock taken": "", "Slept for it": ""},
+        {"Scene": "", "Ps": "", "Operations": "", "Waits": "", "Never ended": "", "Given": "",
+         "Taken": "", "Lock taken": "", "Slept": ""},
         rows,
     )  # fmt: skip
 

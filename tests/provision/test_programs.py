@@ -47,17 +47,17 @@ def test_the_loaders_own_set_is_not_offered() -> None:
 
 def test_what_is_no_go_program_is_named() -> None:
     with pytest.raises(ProbeError, match=r"sh is not a Go program"):
-        programs.program("/bin/sh", [], 5.0)
+        programs.program("/bin/sh", "", 5.0, print)
 
 
 def test_what_is_not_there_is_a_wrong_argument() -> None:
     with pytest.raises(UsageError, match=r"no program \./nowhere"):
-        programs.program("./nowhere", [], 5.0)
+        programs.program("./nowhere", "", 5.0, print)
 
 
 @pytest.mark.build
 def test_a_program_stands_for_a_lab_without_claims() -> None:
-    folder, _ = programs.program(str(probed()), ["mutex"], 5.0)
+    folder = programs.program(str(probed()), "mutex", 5.0, print)
     assert (folder.lab.name, folder.lab.claims, folder.analysis) == ("probed", [], None)
     assert [(phase.name, phase.probes, phase.timeout) for phase in folder.lab.phases] == [
         ("timed", [], 5.0),

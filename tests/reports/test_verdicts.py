@@ -173,11 +173,11 @@ def test_a_claim_of_several_criteria(outcomes: list[Outcome], claim: Outcome) ->
     assert verdicts.combine(outcomes) == claim
 
 
-def test_the_sentence_of_several_criteria_names_those_that_decided() -> None:
+def test_the_sentence_of_several_criteria_names_those_that_decided_and_then_what_holds() -> None:
     other = metric(1, name="m.y", title="Calls")
     verdict = judge([metric(5), other], criterion(), criterion(metric="m.y", meaning="It calls"))
     assert verdict.outcome == "refuted"
-    assert verdict.sentence == "“Calls” is 1 (at most 2 refutes)."
+    assert verdict.sentence == "“Calls” is 1 (at most 2 refutes). What holds: “Parks” is 5."
     assert [result.outcome for result in verdict.criteria] == ["confirmed", "refuted"]
 
 
