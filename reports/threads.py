@@ -1,4 +1,4 @@
-"""What ``bpf/bpftrace/threads.bt`` saw of a program: its threads, and how they left a CPU. Pure."""
+"""What ``bpf/bpftrace/threads.bt`` and ``bpf/bcc/threads.py`` saw of a program's threads. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from reports.analysis import PhaseData
 from reports.looks import Look, Natural, failures, looks_like
 
 TOOL = "threads"
-"""Name of the script."""
+"""Name of the scripts."""
 
 RUNNABLE = ("0", "256")
 """prev_state of a thread that could have gone on: TASK_RUNNING, and TASK_REPORT_MAX for one that was preempted
@@ -14,7 +14,7 @@ RUNNABLE = ("0", "256")
 
 
 class Threads(Look, frozen=True, kw_only=True):
-    """What the tool prints beside what all print.
+    """What such a tool prints beside what all print.
 
     :param states: switches away from threads of the program, by prev_state; ``seen``: by thread.
     :param made: threads that were created.
@@ -35,11 +35,12 @@ class Threads(Look, frozen=True, kw_only=True):
         return sum(self.states.values()) - self.preempted
 
 
-def read(phase: PhaseData) -> Threads | None:
-    """Return what the tool saw in ``phase``, or None where it saw nothing."""
-    return next(iter(looks_like(phase, TOOL, Threads).values()), None)
+def threads(phase: PhaseData) -> dict[str, Threads]:
+    """Return what the tools saw in ``phase``, by tool; one that saw nothing is not there."""
+    return looks_like(phase, TOOL, Threads)
 
 
 def why_none(phase: PhaseData) -> str:
-    """Return why it saw nothing."""
-    return next(iter(failures(phase, TOOL, Threads).values()), f"{TOOL} did not run")
+    """Return why none of them saw anything."""
+    words = [f"{tool}: {why}" for tool, why in sorted(failures(phase, TOOL, Threads).items())]
+    return "; ".join(words) or f"{TOOL} did not run"

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from bpf.gotrace import Goroutine
 from bpf.trace import EventKind
 from go_labs.evidence import Segment
-from reports import charts, threads
+from reports import charts
 from reports.analysis import Analysis, PhaseData, RunData
 from reports.goroutines import most_alive, stacks
 from reports.leaks import Rules, in_rounds, rising, rules
 from reports.schema import Metric
 from reports.shorthand import metric, table
+from reports.threads import threads, why_none
 
 ANSWERED = "answered"
 """Label of goroutines that begin at the place of a leak and end."""
@@ -298,20 +299,22 @@ def _named(phase: PhaseData) -> list[Goroutine] | None:
 
 
 def _sides(phase: PhaseData) -> Iterable[Metric]:
-    tool, named = threads.read(phase), _named(phase)
-    why = threads.why_none(phase)
+    tools, named = list(threads(phase).values()), _named(phase)
+    why = why_none(phase)
     figures: dict[str, float] = {}
-    if tool is not None:
-        figures |= {"sides.threads": len(tool.seen), "sides.only_kernel": tool.preempted}
+    if tools:
+        # Of two tools, for each side what tells less for it.
+        figures["sides.threads"] = seen = max(len(tool.seen) for tool in tools)
+        figures["sides.only_kernel"] = min(tool.preempted for tool in tools)
+        if named is not None:
+            figures["sides.only_trace"] = max(0, len(named) - seen)
     if named is not None:
         figures["sides.named"] = len(named)
-    if tool is not None and named is not None:
-        figures["sides.only_trace"] = max(0, len(named) - len(tool.seen))
     for name, title, lacking, meaning, unit in (
         ("sides.threads", "Threads that the kernel's side saw", why, "sched_switch, by thread", "threads"),
         ("sides.named", "Leaked goroutines that runtime/trace names", "runtime/trace has no whole recording",
          "with id, place of creation and wait reason", "goroutines"),
-        ("sides.only_trace", "Leaked goroutines beyond threads", why if tool is None else "no whole recording",
+        ("sides.only_trace", "Leaked goroutines beyond threads", "no whole recording" if tools else why,
          "named by runtime/trace, less one for each thread that was seen", "goroutines"),
         ("sides.only_kernel", "CPUs taken from a thread", why, "switches away from threads that could have gone on",
          "switches"),
@@ -422,21 +425,22 @@ def _lives_table(phase: PhaseData) -> charts.Table | None:
 
 
 def _sides_table(phase: PhaseData) -> charts.Table | None:
-    tool, named = threads.read(phase), _named(phase)
-    if tool is None or named is None:
+    tools, named = threads(phase), _named(phase)
+    if not tools or named is None:
         return None
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(Counter(g.reason for g in named).items()))
     rows: list[list[charts.Cell]] = [
-        ["leaked goroutines", len(named), "none: a thread has no goroutine id"],
-        ["what they wait for", reasons, "nothing of it"],
-        ["threads", "their numbers", len(tool.seen)],
-        ["threads created", "nothing of it", tool.made],
-        ["threads left a CPU", "nothing of it", f"could have gone on {tool.preempted}, slept {tool.slept}"],
+        ["leaked goroutines", len(named), *("none: a thread has no goroutine id" for _ in tools)],
+        ["what they wait for", reasons, *("nothing of it" for _ in tools)],
+        ["threads", "their numbers", *(len(tool.seen) for tool in tools.values())],
+        ["threads created", "nothing of it", *(tool.made for tool in tools.values())],
+        ["CPUs taken from a thread", "nothing of it", *(tool.preempted for tool in tools.values())],
+        ["threads that fell asleep", "nothing of it", *(tool.slept for tool in tools.values())],
     ]
     return table(
         "sides", "What either side sees of the same program",
-        "runtime/trace recorded within the program, bpftrace outside.", "kernel", "happened",
-        dict.fromkeys(("What", "runtime/trace", "sched_switch, task_newtask"), ""), rows,
+        "runtime/trace recorded within it; the tools watch sched_switch and task_newtask.", "kernel", "happened",
+        dict.fromkeys(("What", "runtime/trace", *tools), ""), rows,
     )  # fmt: skip
 
 
