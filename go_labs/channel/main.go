@@ -42,19 +42,12 @@ func main() {
 }
 
 func (o *options) run(r *labkit.Run) error {
-	sections := []struct {
-		name string
-		run  func(*labkit.Run) error
-	}{{"forced", o.forced}, {"contended", o.contend}, {"pipeline", o.pipeline}, {"free", o.free}}
-	for _, section := range sections {
-		if !o.Has(section.name) {
-			continue
-		}
-		if err := section.run(r); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.Sections(
+		labkit.Section{Name: "forced", Run: o.forced},
+		labkit.Section{Name: "contended", Run: o.contend},
+		labkit.Section{Name: "pipeline", Run: o.pipeline},
+		labkit.Section{Name: "free", Run: o.free},
+	)
 }
 
 // address returns where a channel's hchan lies: a channel is a pointer to it.

@@ -32,17 +32,8 @@ func main() {
 }
 
 func (o *options) run(r *labkit.Run) error {
-	sections := []struct {
-		name string
-		run  func(*labkit.Run) error
-	}{{"forced", o.forced}, {"delay", o.delay}}
-	for _, section := range sections {
-		if !o.Has(section.name) {
-			continue
-		}
-		if err := section.run(r); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.Sections(
+		labkit.Section{Name: "forced", Run: o.forced},
+		labkit.Section{Name: "delay", Run: o.delay},
+	)
 }

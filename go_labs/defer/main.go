@@ -34,17 +34,9 @@ func main() {
 }
 
 func (o *options) run(r *labkit.Run) error {
-	sections := []struct {
-		name string
-		run  func(*labkit.Run) error
-	}{{"forced", o.forced}, {"cost", o.cost}, {"alloc", o.alloc}}
-	for _, section := range sections {
-		if !o.Has(section.name) {
-			continue
-		}
-		if err := section.run(r); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.Sections(
+		labkit.Section{Name: "forced", Run: o.forced},
+		labkit.Section{Name: "cost", Run: o.cost},
+		labkit.Section{Name: "alloc", Run: o.alloc},
+	)
 }

@@ -46,13 +46,5 @@ func (o *options) run(r *labkit.Run) error {
 	r.ProfileHeap()
 	labkit.Settle()
 	debug.SetGCPercent(*o.gogc)
-	if o.Has("forced") {
-		if err := o.forced(r); err != nil {
-			return err
-		}
-	}
-	if o.Has("load") {
-		return o.load(r)
-	}
-	return nil
+	return r.Sections(labkit.Section{Name: "forced", Run: o.forced}, labkit.Section{Name: "load", Run: o.load})
 }

@@ -37,19 +37,12 @@ func main() {
 }
 
 func (o *options) run(r *labkit.Run) error {
-	sections := []struct {
-		name string
-		run  func(*labkit.Run) error
-	}{
-		{"forced", o.forced}, {"order", o.order}, {"switch", o.switches}, {"free", o.mixed}, {"oracle", o.traced}, {"kernel", o.watched},
-	}
-	for _, section := range sections {
-		if !o.Has(section.name) {
-			continue
-		}
-		if err := section.run(r); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.Sections(
+		labkit.Section{Name: "forced", Run: o.forced},
+		labkit.Section{Name: "order", Run: o.order},
+		labkit.Section{Name: "switch", Run: o.switches},
+		labkit.Section{Name: "free", Run: o.mixed},
+		labkit.Section{Name: "oracle", Run: o.traced},
+		labkit.Section{Name: "kernel", Run: o.watched},
+	)
 }

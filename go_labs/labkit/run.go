@@ -91,6 +91,25 @@ func Execute(lab string, options *Options, body func(*Run) error) ([]byte, error
 	return run.document()
 }
 
+// Section is one part of a workload by the name that the options have for it.
+type Section struct {
+	Name string
+	Run  func(*Run) error
+}
+
+// Sections runs those of a workload's sections that were asked for, in their order, up to the first error.
+func (r *Run) Sections(all ...Section) error {
+	for _, section := range all {
+		if !r.Options.Has(section.Name) {
+			continue
+		}
+		if err := section.Run(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (r *Run) document() ([]byte, error) {
 	d := document{
 		Schema: 1, Lab: r.Lab, Go: runtime.Version(), GoMaxProcs: runtime.GOMAXPROCS(0), SelfTest: identities{r.selfTest},

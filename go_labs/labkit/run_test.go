@@ -147,3 +147,21 @@ func waiters(n int) error {
 	}
 	return err
 }
+
+func TestOnlyTheSectionsThatWereAskedForRunAndAnErrorEndsThem(t *testing.T) {
+	o := NewOptions("a", "b", "c", "d")
+	if err := o.Parse([]string{"--sections=d,a,c"}); err != nil {
+		t.Fatal(err)
+	}
+	var ran []string
+	section := func(name string, result error) Section {
+		return Section{Name: name, Run: func(*Run) error { ran = append(ran, name); return result }}
+	}
+	stop := errors.New("no more")
+
+	err := (&Run{Options: o}).Sections(section("a", nil), section("b", nil), section("c", stop), section("d", nil))
+
+	if err != stop || strings.Join(ran, ",") != "a,c" {
+		t.Errorf("ran %v, error %v", ran, err)
+	}
+}

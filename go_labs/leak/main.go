@@ -52,23 +52,14 @@ func (o *options) run(r *labkit.Run) error {
 	if o.Has("kernel") {
 		return r.Trace(func() error { return o.watched(r) })
 	}
-	sections := []struct {
-		name string
-		run  func(*labkit.Run) error
-	}{
-		// settle is the last: it waits until the last round is long enough ago.
-		{"forced", o.forced}, {"peak", o.peaks}, {"lives", o.lives}, {"settle", o.settle},
-	}
 	err := r.Trace(func() error {
-		for _, section := range sections {
-			if !o.Has(section.name) {
-				continue
-			}
-			if err := section.run(r); err != nil {
-				return err
-			}
-		}
-		return nil
+		return r.Sections(
+			labkit.Section{Name: "forced", Run: o.forced},
+			labkit.Section{Name: "peak", Run: o.peaks},
+			labkit.Section{Name: "lives", Run: o.lives},
+			// It waits until the last round is long enough ago.
+			labkit.Section{Name: "settle", Run: o.settle},
+		)
 	})
 	if err == nil && o.Has("settle") {
 		err = o.collectorFinds(r)

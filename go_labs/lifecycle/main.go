@@ -45,17 +45,10 @@ func main() {
 }
 
 func (o *options) run(r *labkit.Run) error {
-	sections := []struct {
-		name string
-		run  func(*labkit.Run) error
-	}{{"forced", o.forced}, {"table", o.table}, {"churn", o.churning}, {"soak", o.soak}}
-	for _, section := range sections {
-		if !o.Has(section.name) {
-			continue
-		}
-		if err := section.run(r); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.Sections(
+		labkit.Section{Name: "forced", Run: o.forced},
+		labkit.Section{Name: "table", Run: o.table},
+		labkit.Section{Name: "churn", Run: o.churning},
+		labkit.Section{Name: "soak", Run: o.soak},
+	)
 }

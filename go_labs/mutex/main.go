@@ -51,19 +51,13 @@ func main() {
 }
 
 func (o *options) run(r *labkit.Run) error {
-	sections := []struct {
-		name string
-		run  func(*labkit.Run) error
-	}{
-		{"forced", o.forced}, {"order", o.order}, {"cost", o.costs}, {"free", o.free}, {"starve", o.starving}, {"gc", o.collected}, {"kernel", o.watched},
-	}
-	for _, section := range sections {
-		if !o.Has(section.name) {
-			continue
-		}
-		if err := section.run(r); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.Sections(
+		labkit.Section{Name: "forced", Run: o.forced},
+		labkit.Section{Name: "order", Run: o.order},
+		labkit.Section{Name: "cost", Run: o.costs},
+		labkit.Section{Name: "free", Run: o.free},
+		labkit.Section{Name: "starve", Run: o.starving},
+		labkit.Section{Name: "gc", Run: o.collected},
+		labkit.Section{Name: "kernel", Run: o.watched},
+	)
 }
