@@ -14,6 +14,9 @@ KNOWN = "known:"
 
 PARK = "park:"
 
+OWN_YIELD = "yield of the program's own"
+"""Yields of the workload's goroutines alone, which it knows; the probes count those of the runtime's goroutines, too."""
+
 SYNC = "sync"
 """The trace's word for every lock, WaitGroup and semaphore; up to Go 1.21 also for a condition."""
 
@@ -73,7 +76,14 @@ def _counted(phase: PhaseData, segment: Segment, seen: SegmentTrace) -> Iterator
         ("yield", seen.stopped().get("runtime.Gosched", 0)),
         ("enter_syscall", seen.syscalls()),
     ):
-        yield Comparison(segment, name, traced, counters.get(name, 0), segment.counts.get(KNOWN + name))
+        known = segment.counts.get(KNOWN + name)
+        if name == "yield":
+            # The runtime's own goroutines yield, too: up to Go 1.21 the background sweeper does, at any time.
+            yield Comparison(segment, name, traced, counters.get(name, 0))
+            if known is not None:
+                yield Comparison(segment, OWN_YIELD, seen.stopped("user").get("runtime.Gosched", 0), known=known)
+            continue
+        yield Comparison(segment, name, traced, counters.get(name, 0), known)
 
 
 def _known(segment: Segment, seen: SegmentTrace) -> Iterator[Comparison]:

@@ -47,7 +47,7 @@ type session struct {
 // run traces one command. It returns an error when there is no trace, and also when there is one of a target that did not
 // end by itself; the target's own exit status is in the trace and is no error here.
 func run(options runOptions) error {
-	if err := hugePages(false); err != nil {
+	if err := withoutHugePages(); err != nil {
 		return fmt.Errorf("do without huge pages: %w", err)
 	}
 	s, err := prepare(options)
