@@ -15,7 +15,7 @@ KNOWN = "known:"
 PARK = "park:"
 
 OWN_YIELD = "yield of the program's own"
-"""Yields of the workload's goroutines alone, which it knows; the probes count those of the runtime's goroutines, too."""
+"""Yields of the workload's goroutines alone, which it knows; the probes count those of the runtime's, too."""
 
 SYNC = "sync"
 """The trace's word for every lock, WaitGroup and semaphore; up to Go 1.21 also for a condition."""
