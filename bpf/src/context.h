@@ -5,6 +5,22 @@
 
 #include "probe.h"
 
+/*
+ * A word of an object on the target's heap, 0 where its page is not there, which is no loss. Go takes memory
+ * from the kernel zeroed and does not write zeros again: a context that nobody waited for, at the end of what
+ * was allocated, can lie in part on a page that was never written and so does not exist yet; it will read as
+ * zero. Nothing else takes pages away: there is no swap in these machines, and the target has no huge pages
+ * (loader, withoutHugePages). In a segment the workload knows each field that is read so.
+ */
+static __always_inline u64 word_if_there(u64 address)
+{
+	u64 value = 0;
+
+	if (bpf_probe_read_user(&value, sizeof(value), (void *)address))
+		return 0;
+	return value;
+}
+
 /* func (c *cancelCtx) cancel(removeFromParent bool, err, cause error) */
 SEC("uprobe/go_cancel")
 int go_cancel(struct pt_regs *ctx)
@@ -28,25 +44,15 @@ int go_cancel(struct pt_regs *ctx)
 	event->address = context;
 	/* done is an atomic.Value, an interface: the second word of one that holds a channel is the channel.
 	 */
-	event->object = word(context + ctx_done_offset + 8);
+	event->object = word_if_there(context + ctx_done_offset + 8);
 	/* children is a map; the first word of Go's maps, old (count int) and new (used uint64), is its
 	 * length. */
-	children = word(context + ctx_children_offset);
+	children = word_if_there(context + ctx_children_offset);
 	event->value = children ? word(children) : 0;
 	event->reason = ctx->bx & 0xff;
 	event->stack = keep_stack(ctx);
 	submit(event);
 	return 0;
-}
-
-/* A word of memory that may be gone: 0 then, which is no loss. */
-static __always_inline u64 word_if_there(u64 address)
-{
-	u64 value = 0;
-
-	if (bpf_probe_read_user(&value, sizeof(value), (void *)address))
-		return 0;
-	return value;
 }
 
 /*
