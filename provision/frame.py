@@ -133,12 +133,15 @@ def signals() -> Iterator[None]:
             return
         if seen > 2:
             os._exit(128 + number)
+        # The exception may come while a thread is being started, which then fails in a way that Python can only print.
+        sys.unraisablehook = lambda _: None
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise Signalled(number)
 
     wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {}
+    hook = sys.unraisablehook
     for number in wanted:
         # Under nohup, or in the background of a script, a signal is ignored on purpose.
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -148,6 +151,7 @@ def signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = hook
 
 
 def _flush() -> None:

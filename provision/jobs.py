@@ -102,6 +102,7 @@ def performed(job: Job, house: House) -> Iterator[Outcome]:
     prepared = payload.prepare(job.folder, job.go_version, house.layout, images.tools, job.variant)
     staging = labrun.staging_folder(house.layout.runs)
     try:
+        staging.mkdir(parents=True)
         with _machine(job, house) as machine:
             outcome = _run(job, prepared, machine, staging)
         yield outcome

@@ -104,10 +104,12 @@ class Outcome:
 
 
 def staging_folder(runs: Path) -> Path:
-    """Make a staging folder in ``runs``: hidden, named for this process, so that what a dead one left can be told."""
-    folder = runs / f".staging-{os.getpid()}-{secrets.token_hex(4)}"
-    folder.mkdir(parents=True)
-    return folder
+    """Return where a new staging folder in ``runs`` is to lie: hidden, and named for this process, so that what a dead one
+    left can be told.
+
+    It is for the caller to make, within the reach of what clears it up.
+    """
+    return runs / f".staging-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def sweep(runs: Path) -> list[Path]:

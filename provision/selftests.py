@@ -274,6 +274,7 @@ class _Visit:
         request = RunRequest(each.folder, _options(lab, self.plan.sizes), loaded, SEED)
         staging = labrun.staging_folder(self.house.layout.runs)
         try:
+            staging.mkdir(parents=True)
             outcome = labrun.run_in(self._at(request), request, staging, _say_nothing)
             if isinstance(outcome.error, Interrupted | MachineError):
                 raise outcome.error
