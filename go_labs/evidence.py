@@ -103,6 +103,24 @@ class HeapEntry(msgspec.Struct, frozen=True, kw_only=True):
     frames: list[str]
 
 
+class HostShare(msgspec.Struct, frozen=True, kw_only=True):
+    """How a machine fared on its host during a phase.
+
+    :param cores: numbers of the host's CPUs that it could use.
+    :param neighbours: most machines of the same matrix that could use one of these at the same time; 0 where it had
+        them
+        to itself as far as the matrix is concerned.
+    :param cpu_seconds: that its threads ran; ``wait_seconds``: that they were ready to run and had no CPU (fields 1
+        and 2 of
+        ``/proc/PID/task/TID/schedstat``, Documentation/scheduler/sched-stats.rst), all threads together.
+    """
+
+    cores: list[int]
+    neighbours: int
+    cpu_seconds: float
+    wait_seconds: float
+
+
 class PhaseEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """What one phase left.
 
@@ -115,6 +133,8 @@ class PhaseEvidence(msgspec.Struct, frozen=True, kw_only=True):
         ``output``, a ``probe`` (or the tracer), or the ``tools``.
     :param protocol: ``none`` where the program was no workload: its output is kept under role ``stdout``.
     :param remarks: what else a reader should know, a sentence each: processes that outlived the workload, a reset.
+    :param refused: whether the kernel refused a program or a probe; ``timed_out``: whether it was not over in time.
+    :param host: None where the machine's process is not this program's to look at.
     """
 
     name: str
@@ -127,6 +147,9 @@ class PhaseEvidence(msgspec.Struct, frozen=True, kw_only=True):
     protocol: Literal["document", "none"] = "document"
     remarks: list[str] = []
     go_traces_dropped: int = 0
+    refused: bool = False
+    timed_out: bool = False
+    host: HostShare | None = None
 
 
 class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,10 +177,21 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
     attempts: list[AttemptResult]
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where in a matrix a run belongs (``go_labs.matrix``)."""
+
+    matrix: str
+    run: int
+    block: int
+    cell: str
+    attempt: int
+
+
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run came from: enough to make it again, and to know what it may be compared with.
 
     :param build: how the workload was linked: ``plain``, ``stripped``, ``pie`` or ``stripped,pie``.
+    :param place: None for a run of its own.
     """
 
     started: str
@@ -191,6 +225,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     order: int
     product_version: str
     build: str = "plain"
+    place: Place | None = None
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
