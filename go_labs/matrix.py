@@ -86,6 +86,7 @@ class PlannedLab(msgspec.Struct, frozen=True, kw_only=True):
     """A row of the matrix.
 
     :param path: of its folder, for `--resume`; empty for a lab of the repository.
+    :param sha256: of its folder, as ``Provenance.lab_sha256``: a matrix goes on only with the lab that it began with.
     :param options: resolved, as every run gets them.
     :param primary: the metric that kernels are compared by, chosen before anything ran.
     """
@@ -93,6 +94,7 @@ class PlannedLab(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     title: str
     path: str = ""
+    sha256: str = ""
     section: str = ""
     primary: str
     options: dict[str, str]
@@ -133,6 +135,8 @@ class MatrixPlan(msgspec.Struct, frozen=True, kw_only=True):
         tests. Both are chosen before anything ran.
     :param share: whether timed phases may share cores with other runs.
     :param allowed: complaints of kernels that count as known, as patterns.
+    :param kit: identifies tracer and tools in the machine; with it, ``lock_digest`` and the labs' own hashes a matrix
+        cannot go on with other code than it began with.
     """
 
     schema: int
@@ -154,6 +158,7 @@ class MatrixPlan(msgspec.Struct, frozen=True, kw_only=True):
     share: bool
     allowed: list[str]
     lock_digest: str
+    kit: str = ""
     runs: list[PlannedRun]
     unfit: list[Unfit] = []
 
@@ -219,7 +224,28 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended", tag_field="w
     gates: list[str] = []
 
 
-Entry = Opened | Begun | Ended
+class Voided(msgspec.Struct, frozen=True, kw_only=True, tag="voided", tag_field="what"):
+    """The record of an attempt was found broken later (a power cut, a disk): it does not count, the run is made again."""
+
+    at: str
+    run: int
+    attempt: int
+    words: str
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a run counts: the word of ``reports`` to who runs the matrix.
+
+    :param splats: lines of the kernel's log that no allow list knows. :param gates: names of the gates that failed.
+    :param words: what they say, in a clause.
+    """
+
+    splats: list[str] = []
+    gates: list[str] = []
+    words: str = ""
+
+
+Entry = Opened | Begun | Ended | Voided
 """A line of ``journal.jsonl``."""
 
 
@@ -286,11 +312,13 @@ def whole_length(data: bytes) -> int:
 
 
 def ended(entries: Iterable[Entry]) -> dict[int, list[Ended]]:
-    """Return the attempts that ended, by run, in the order they did."""
+    """Return the attempts that ended and were not voided since, by run, in the order they did."""
     found: dict[int, list[Ended]] = {}
     for entry in entries:
         if isinstance(entry, Ended):
             found.setdefault(entry.run, []).append(entry)
+        elif isinstance(entry, Voided):
+            found[entry.run] = [each for each in found.get(entry.run, []) if each.attempt != entry.attempt]
     return found
 
 

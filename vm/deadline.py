@@ -29,6 +29,10 @@ class Deadline:
         other = Deadline.after(seconds)
         return other if other.at < self.at else self
 
+    def later(self, seconds: float) -> Deadline:
+        """Return the deadline that lies ``seconds`` after this one: for time that was spent waiting for others."""
+        return Deadline(self.at + seconds, self.total)
+
     @property
     def remaining(self) -> float:
         """Seconds left, never negative."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol, TextIO
 
 from rich.console import Console
@@ -19,6 +20,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
+
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 FIRST_WORD = 10.0
 """Seconds that something may last before its progress is shown."""
@@ -141,6 +144,16 @@ def to_stderr() -> Reporter:
 
 
 @contextmanager
+def quiet() -> Iterator[None]:
+    """Let :func:`waiting` show nothing within the block, in this thread: somebody else shows how things stand."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
+@contextmanager
 def waiting(
     what: str, expected: float = 0.0, *, stream: TextIO | None = None, after: float = FIRST_WORD
 ) -> Iterator[None]:
@@ -151,6 +164,9 @@ def waiting(
     :param expected: seconds that it takes, about; 0 where nobody knows.
     :param stream: where to; stderr by default.
     """
+    if _quiet.get():
+        yield
+        return
     over = threading.Event()
     console = Console(file=stream, stderr=stream is None)
     show = _clock if console.is_terminal else _lines
