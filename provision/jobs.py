@@ -14,12 +14,15 @@ from pathlib import Path
 
 import msgspec
 
+from go_labs.evidence import Place
 from go_labs.spec import LabFolder
-from provision import labrun, options, payload
+from provision import hostshare, labrun, options, payload
 from provision.gobuild import PLAIN, Variant, check_labkit
-from provision.house import START_SECONDS, House, say
+from provision.hostshare import Around
+from provision.house import START_SECONDS, House
 from provision.labrun import Outcome, RunRequest
 from provision.payload import Payload
+from provision.workplace import Progress
 from vm.deadline import Deadline
 from vm.errors import Interrupted, LabError, UsageError
 from vm.kernels import sort_key
@@ -45,6 +48,8 @@ class Job:
     :param options: of the lab, resolved.
     :param machine: name of a person's machine to run on; empty: a fresh one of this run's own.
     :param variant: how the workload is linked. :param arguments: of a program that is no lab.
+    :param place: and ``around``: as in :class:`~provision.labrun.RunRequest`.
+    :param name: of the fresh machine; empty: one is made up.
     """
 
     folder: LabFolder
@@ -58,6 +63,9 @@ class Job:
     order: int = 0
     variant: Variant = PLAIN
     arguments: tuple[str, ...] = ()
+    place: Place | None = None
+    around: Around = hostshare.alone
+    name: str = ""
 
 
 def new_seed() -> int:
@@ -98,13 +106,33 @@ def performed(job: Job, house: House) -> Iterator[Outcome]:
     :raises LabError: nothing could be run. What failed while the lab ran is in the outcome.
     """
     labrun.sweep(house.layout.runs)
+    with staged(job, prepare(job, house), house) as outcome:
+        yield outcome
+
+
+def prepare(job: Job, house: House) -> Payload:
+    """Return what goes onto the machine of ``job``, building what is not there.
+
+    :raises LabError: something cannot be built.
+    """
     images = house.images(job.kernel)
-    prepared = payload.prepare(job.folder, job.go_version, house.layout, images.tools, job.variant)
+    return payload.prepare(job.folder, job.go_version, house.layout, images.tools, job.variant)
+
+
+@contextlib.contextmanager
+def staged(
+    job: Job, prepared: Payload, house: House, seen: Callable[[Machine], None] = lambda _: None
+) -> Iterator[Outcome]:
+    """Do as :func:`performed` with what is prepared already.
+
+    :param seen: is told the machine as soon as it runs.
+    """
     staging = labrun.staging_folder(house.layout.runs)
     try:
         staging.mkdir(parents=True)
         with _machine(job, house) as machine:
-            outcome = _run(job, prepared, machine, staging)
+            seen(machine)
+            outcome = _run(job, prepared, machine, staging, house.say)
         yield outcome
     finally:
         if not (staging / EVIDENCE).exists():
@@ -128,7 +156,7 @@ def run_each(work: Sequence[Job], house: House, keep: Callable[[Job, Path], None
     return failed
 
 
-def _run(job: Job, prepared: Payload, machine: Machine, staging: Path) -> Outcome:
+def _run(job: Job, prepared: Payload, machine: Machine, staging: Path, say: Progress) -> Outcome:
     lab = options.stretched(job.folder.lab, job.options)
     request = RunRequest(
         folder=msgspec.structs.replace(job.folder, lab=lab),
@@ -138,6 +166,8 @@ def _run(job: Job, prepared: Payload, machine: Machine, staging: Path) -> Outcom
         order=job.order,
         arguments=job.arguments,
         owned=not job.machine,
+        place=job.place,
+        around=job.around,
     )
     allowed = sum(phase.timeout + RENEWAL_SECONDS for phase in lab.phases) + OVERHEAD_SECONDS
     return labrun.run_lab(request, machine, staging, Deadline.after(allowed), say)
@@ -162,6 +192,7 @@ def _machine(job: Job, house: House) -> Iterator[Machine]:
         memory_mib=lab.memory,
         accel=job.accel,
         start="cold" if job.cold else "warm",
+        name=job.name,
     )
     with house.provider().start(request, Deadline.after(START_SECONDS)) as machine:
         yield machine

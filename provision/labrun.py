@@ -21,9 +21,10 @@ import msgspec
 
 from bpf import trace
 from bpf.symbols import symbols_of
-from go_labs.evidence import EVIDENCE_SCHEMA, Evidence, PhaseEvidence, Provenance
+from go_labs.evidence import EVIDENCE_SCHEMA, Evidence, PhaseEvidence, Place, Provenance
 from go_labs.spec import LabFolder, Phase
-from provision import attempts, gotraces, hostfacts, payload
+from provision import attempts, gotraces, hostfacts, hostshare, payload
+from provision.hostshare import Around
 from provision.payload import Payload
 from provision.phases import failure
 from provision.ssh import Shell
@@ -60,6 +61,8 @@ class RunRequest:
     :param seed: of everything random in the workload; ``order``: position of the run in its matrix.
     :param arguments: of a program that is no lab.
     :param owned: the machine is this run's own, so that it may be reset.
+    :param place: in a matrix; None for a run of its own.
+    :param around: what surrounds each phase: who may use which of the host's CPUs meanwhile.
     """
 
     folder: LabFolder
@@ -69,6 +72,8 @@ class RunRequest:
     order: int = 0
     arguments: tuple[str, ...] = ()
     owned: bool = True
+    place: Place | None = None
+    around: Around = hostshare.alone
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -104,8 +109,8 @@ class Outcome:
 
 
 def staging_folder(runs: Path) -> Path:
-    """Return where a new staging folder in ``runs`` is to lie: hidden, and named for this process, so that what a dead one
-    left can be told.
+    """Return where a new staging folder in ``runs`` is to lie: hidden, and named for this process, so that what a dead
+    one left can be told.
 
     It is for the caller to make, within the reach of what clears it up.
     """
@@ -190,7 +195,11 @@ def _run_phases(
     first: LabError | None = None
     for phase in lab.phases:
         progress(f"phase {phase.name}")
-        evidence = gotraces.summarised(place.run(phase, staging), staging, request.payload.kit.gotrace)
+        with request.around(phase, place.machine) as watch:
+            place.deadline = place.deadline.later(watch.waited)
+            ran = place.run(phase, staging)
+        ran = msgspec.structs.replace(ran, host=watch.share)
+        evidence = gotraces.summarised(ran, staging, request.payload.kit.gotrace)
         journal.phases.append(explained(evidence, phase, request.payload.binary, staging))
         first = first or failure(lab.name, evidence)
     began = time.monotonic()
@@ -294,6 +303,7 @@ def _provenance(request: RunRequest, machine: Machine, journal: _Journal) -> Pro
         order=request.order,
         product_version=VERSION,
         build=loaded.build,
+        place=request.place,
     )
 
 

@@ -19,7 +19,7 @@ from provision.ssh import Completed, Shell
 from provision.transfer import pull
 from vm import progress
 from vm.deadline import Deadline
-from vm.errors import LabError, LabFailedError, OutputError, ProbeError, SshError
+from vm.errors import HangError, LabError, LabFailedError, OutputError, ProbeError, SshError
 
 OUTPUT_MIB = 16
 """MiB that a workload may print (``labkit.MaxOutput``); of what is longer, the first 64 KiB are kept."""
@@ -231,6 +231,8 @@ def run(
         failed=end.failed,
         protocol=phase.protocol,
         remarks=[f"{contained.left} processes that outlived the workload were ended"] if contained.left else [],
+        refused=end.refused,
+        timed_out=end.timed_out,
     )
     return Ran(evidence, end.disturbed)
 
@@ -270,6 +272,7 @@ def lost(phase: Phase, error: LabError, staging: Path, seconds: float) -> PhaseE
         error=error.message,
         failed="output" if isinstance(error, OutputError) else "workload",
         protocol=phase.protocol,
+        timed_out=isinstance(error, HangError),
     )
 
 
@@ -297,7 +300,7 @@ def _role(name: str) -> str:
 class _End:
     """How a phase ended: the workload's status, what went wrong in words, and guest seconds of the workload.
 
-    :param disturbed: see :class:`Ran`.
+    :param disturbed: see :class:`Ran`. :param refused: and ``timed_out``: as in the evidence.
     """
 
     status: int | None
@@ -305,6 +308,8 @@ class _End:
     failed: Failed | Literal[""] = ""
     seconds: float = 0.0
     disturbed: bool = False
+    refused: bool = False
+    timed_out: bool = False
 
 
 def _outcome(status: int, contained: Containment, phase: Phase, staging: Path, files: Mapping[str, str]) -> _End:
@@ -326,7 +331,8 @@ def _outcome(status: int, contained: Containment, phase: Phase, staging: Path, f
     elif status == TOOLS_NOT_READY and phase.tools:
         return _End(None, f"no kernel-side tool could attach{words}", "tools")
     elif status in TIMED_OUT and contained.seconds >= phase.timeout - UPTIME_STEP:
-        return _End(status, f"the {who} was not over within {phase.timeout:g} s{words}", "workload", disturbed=True)
+        said = f"the {who} was not over within {phase.timeout:g} s{words}"
+        return _End(status, said, "workload", disturbed=True, timed_out=True)
     status = _status(status, phase, staging, files)
     if status != 0:
         how = f"ended with status {status}" if status > 0 else f"was ended by {_signal(-status)}"
@@ -378,7 +384,14 @@ def _loader_failed(staging: Path, files: Mapping[str, str]) -> _End:
         kind = str(report.get("error"))
         what, failed = LOADER_KINDS.get(kind, ("the tracer failed", "probe"))
         said = f"{what}: {_printable(str(report.get('message', '')))}"
-        return _End(None, said, failed, disturbed=kind in ("timeout", "output_limit", "internal"))
+        return _End(
+            None,
+            said,
+            failed,
+            disturbed=kind in ("timeout", "output_limit", "internal"),
+            refused=kind in ("load_refused", "attach_failed"),
+            timed_out=kind == "timeout",
+        )
     return _End(None, f"the tracer ended without a report{_last_words(staging, files)}", "probe", disturbed=True)
 
 

@@ -114,6 +114,10 @@ class Machine(Protocol):
         """Where to log in. Changes on :meth:`reset` only if the old port was taken meanwhile."""
 
     @property
+    def pid(self) -> int:
+        """The process of this host that runs it; 0 where none can be told."""
+
+    @property
     def console_path(self) -> Path:
         """The log of the kernel's console; it outlives the machine."""
 

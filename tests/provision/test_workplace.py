@@ -45,6 +45,8 @@ class HostAsMachine:
     def facts(self) -> MachineFacts:
         raise NotImplementedError
 
+    pid = 0
+
     def alive(self) -> bool:
         return not self.panicked
 
