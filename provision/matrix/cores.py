@@ -1,0 +1,173 @@
+"""Who may use which of the host's CPUs: a timed phase has its own, everything else shares what is left.
+
+A timed phase *takes* as many CPUs as its machine has; nothing else of the matrix runs on these meanwhile. All other
+work (starting machines, tracing, sealing records) *sits* on the CPUs that nobody has taken, and is moved when these
+change. On a host with no more CPUs than one machine, that means: while a phase is timed, nothing else of the matrix
+runs at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+
+from go_labs.spec import Phase
+from provision import hostshare
+from provision.hostshare import Watch
+from vm.errors import Interrupted
+from vm.machine import Machine
+
+TIMED = "timed"
+"""Name of the phase whose figures are compared (``go_labs.spec.Phase``)."""
+
+_LOOK = 0.5
+"""Seconds after which a wait looks whether it is still wanted."""
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """One worker's place on the host.
+
+    :param pid: of its machine; 0 where it has none. :param neighbours: most others that sat beside it since it was
+        reset.
+    """
+
+    pid: int = 0
+    neighbours: int = 0
+    cores: set[int] = field(default_factory=set)
+
+
+class Cores:
+    """The host's CPUs.
+
+    :param cpus: those that may be used. :param share: whether timed phases sit like everything else.
+    :param stopped: whether whoever waits shall give up.
+    """
+
+    def __init__(
+        self, cpus: Collection[int], *, share: bool = False, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._all = frozenset(cpus)
+        self._share = share
+        self._stopped = stopped
+        self._taken: set[int] = set()
+        self._seats: set[Seat] = set()
+        self._waiting = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def seat(self) -> Iterator[Seat]:
+        """Sit among those that share; waits while there is no room, or a timed phase waits for its turn.
+
+        :raises Interrupted: the matrix was stopped meanwhile.
+        """
+        seat = Seat()
+        self._sit(seat)
+        try:
+            yield seat
+        finally:
+            with self._changed:
+                self._seats.discard(seat)
+                self._arrange()
+
+    def around(self, seat: Seat) -> Callable[[Phase, Machine], contextlib.AbstractContextManager[Watch]]:
+        """Return what surrounds each phase of the worker that sits on ``seat`` (``provision.hostshare.Around``)."""
+
+        @contextlib.contextmanager
+        def watched(phase: Phase, machine: Machine) -> Iterator[Watch]:
+            watch = Watch()
+            seat.pid = machine.pid
+            with self._turn(seat, machine, watch) if phase.name == TIMED else self._breath(seat, watch) as cores:
+                before = hostshare.threads(machine.pid)
+                pid = machine.pid
+                yield watch
+                after = hostshare.threads(pid)
+            watch.share = hostshare.share(pid, before, after, sorted(cores), seat.neighbours)
+
+        return watched
+
+    @contextlib.contextmanager
+    def _breath(self, seat: Seat, watch: Watch) -> Iterator[set[int]]:
+        """Let a timed phase that waits go first, then go on sitting."""
+        with self._changed:
+            if self._waiting and not self._share:
+                self._seats.discard(seat)
+                self._arrange()
+        watch.waited = self._sit(seat)
+        with self._changed:
+            seat.neighbours = len(self._seats) - 1
+            cores = set(seat.cores)
+        yield cores
+
+    @contextlib.contextmanager
+    def _turn(self, seat: Seat, machine: Machine, watch: Watch) -> Iterator[set[int]]:
+        """Take CPUs for a timed phase, and sit again afterwards."""
+        if self._share:
+            with self._breath(seat, watch) as cores:
+                yield cores
+            return
+        watch.waited, cores = self._take(seat, machine.facts().cpus)
+        try:
+            yield cores
+        finally:
+            with self._changed:
+                self._taken -= cores
+                self._arrange()
+            with contextlib.suppress(Interrupted):  # whoever was stopped says so at its next wait
+                self._sit(seat)
+
+    def _sit(self, seat: Seat) -> float:
+        """Sit down, if ``seat`` does not sit yet; return seconds waited."""
+        with self._changed:
+            if seat in self._seats:
+                return 0.0
+            waited = self._wait(lambda: self._share or (not self._waiting and len(self._free()) > 0))
+            self._seats.add(seat)
+            self._arrange()
+            return waited
+
+    def _take(self, seat: Seat, wanted: int) -> tuple[float, set[int]]:
+        """Leave the seat and take ``wanted`` CPUs, or all where there are fewer; return seconds waited and the CPUs."""
+        with self._changed:
+            self._seats.discard(seat)
+            self._arrange()
+            count = min(wanted, len(self._all))
+            self._waiting += 1
+            try:
+                # Those that sit need a CPU, too: they are not put out in the middle of what they do.
+                waited = self._wait(lambda: len(self._free()) >= count + (1 if self._seats else 0))
+            finally:
+                self._waiting -= 1
+                self._changed.notify_all()
+            cores = set(sorted(self._free())[:count])
+            self._taken |= cores
+            seat.neighbours, seat.cores = 0, cores
+            hostshare.pin(seat.pid, cores)
+            self._arrange()
+            return waited, cores
+
+    def _wait(self, ready: Callable[[], bool]) -> float:
+        began = time.monotonic()
+        while not ready():
+            if self._stopped():
+                raise Interrupted("interrupted", "what was finished is kept")
+            self._changed.wait(_LOOK)
+        return time.monotonic() - began
+
+    def _free(self) -> frozenset[int]:
+        return self._all - self._taken
+
+    def _arrange(self) -> None:
+        """Put everybody who sits, and this process itself, on the CPUs that nobody has taken; wake whoever waits."""
+        free = set(self._free())
+        if free:
+            hostshare.pin(os.getpid(), free)
+        for seat in self._seats:
+            seat.cores = free or set(self._all)
+            seat.neighbours = max(seat.neighbours, len(self._seats) - 1)
+            hostshare.pin(seat.pid, seat.cores)
+        self._changed.notify_all()
