@@ -23,7 +23,7 @@ from provision.payload import Payload
 from vm.deadline import Deadline
 from vm.errors import Interrupted, LabError, UsageError
 from vm.kernels import sort_key
-from vm.machine import AcceleratorChoice, Machine, MachineRequest
+from vm.machine import AcceleratorChoice, ClockChoice, Machine, MachineRequest
 from vm.model import Kernel
 
 OVERHEAD_SECONDS = 300.0
@@ -45,6 +45,7 @@ class Job:
     :param options: of the lab, resolved.
     :param machine: name of a person's machine to run on; empty: a fresh one of this run's own.
     :param variant: how the workload is linked. :param arguments: of a program that is no lab.
+    :param clock: of the fresh machine; a person's own keeps the one that it has.
     """
 
     folder: LabFolder
@@ -58,6 +59,7 @@ class Job:
     order: int = 0
     variant: Variant = PLAIN
     arguments: tuple[str, ...] = ()
+    clock: ClockChoice = "host"
 
 
 def new_seed() -> int:
@@ -153,6 +155,11 @@ def _machine(job: Job, house: House) -> Iterator[Machine]:
                 f"machine {job.machine} runs {machine.facts().kernel.release}, not {job.kernel.release}",
                 "leave --kernel away, or choose another machine",
             )
+        if job.clock == "virtual" and machine.facts().clock != "virtual":
+            raise UsageError(
+                f"machine {job.machine} has the host's clock, and a machine keeps its clock",
+                "leave --machine away for a fresh one, or start another: invoke vm.up --clock virtual --name NAME",
+            )
         yield machine
         return
     lab = job.folder.lab
@@ -161,6 +168,7 @@ def _machine(job: Job, house: House) -> Iterator[Machine]:
         cpus=lab.cpus,
         memory_mib=lab.memory,
         accel=job.accel,
+        clock=job.clock,
         start="cold" if job.cold else "warm",
     )
     with house.provider().start(request, Deadline.after(START_SECONDS)) as machine:
