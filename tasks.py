@@ -15,7 +15,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from provision import cli
-from provision.commands import ACCEL, JSON, KERNEL, KERNELS, NAME, RUN, command, finish
+from provision.commands import ACCEL, CLOCK, JSON, KERNEL, KERNELS, NAME, RUN, command, finish
 from provision.frame import ssh_status
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def lab(
     full: bool = False,
     seed: str = "",
     accel: str = "auto",
+    clock: str = "host",
     cold: bool = False,
     machine: str = "",
     runs: str = "",
@@ -70,12 +71,12 @@ def lab(
     version = toolchains.resolve(go or None)
     variant = gobuild.variant(build)
     number = cli.whole("--seed", seed, 0, jobs.SEED_LIMIT) if seed else jobs.new_seed()
-    accelerator = cli.accelerator(accel)
+    accelerator, counted = cli.accelerator(accel), cli.clock(clock)
     kernels = house.kernels(kernel, machine)
     jobs.check(folder, kernels)
     rehearsal.check(folder)
     work = [
-        jobs.Job(folder, found, values, version, number, accelerator, cold, machine, order, variant)
+        jobs.Job(folder, found, values, version, number, accelerator, cold, machine, order, variant, clock=counted)
         for order, found in enumerate(kernels)
     ]
     run_and_show(work, house, json=json)
@@ -98,6 +99,7 @@ def trace(
     probes: str = "",
     timeout: str = "60",
     accel: str = "auto",
+    clock: str = "host",
     cold: bool = False,
     machine: str = "",
     runs: str = "",
@@ -108,11 +110,12 @@ def trace(
     from provision import jobs, programs
     from provision.house import House
 
+    accelerator, counted = cli.accelerator(accel), cli.clock(clock)
     house = House.open(runs=runs, system_qemu=system_qemu)
     words = programs.arguments(c.remainder, sys.argv)
     folder = programs.program(binary, probes, cli.seconds("--timeout", timeout, 0.1, 86400), house.say)
     work = [
-        jobs.Job(folder, found, {}, "", 0, cli.accelerator(accel), cold, machine, order, arguments=words)
+        jobs.Job(folder, found, {}, "", 0, accelerator, cold, machine, order, arguments=words, clock=counted)
         for order, found in enumerate(house.kernels(kernel, machine))
     ]
     run_and_show(work, house, json=json)
@@ -369,14 +372,20 @@ def images_clean(_c: Context, all: bool = False, json: bool = False) -> None:  #
 
 
 @command(
-    {"kernel": KERNEL, "name": "what to call it (the kernel's line)", "accel": ACCEL, "cold": "boot, do not restore"}
+    {
+        "kernel": KERNEL,
+        "name": "what to call it (the kernel's line)",
+        "accel": ACCEL,
+        "clock": CLOCK,
+        "cold": "boot, do not restore",
+    }
 )
-def up(_c: Context, kernel: str, name: str = "", accel: str = "auto", cold: bool = False) -> None:
+def up(_c: Context, kernel: str, name: str = "", accel: str = "auto", clock: str = "host", cold: bool = False) -> None:
     """Start a machine that stays until vm.down."""
     from provision.house import House
 
     house = House.open()
-    machine = house.start_person(kernel, name, cli.accelerator(accel), cold=cold)
+    machine = house.start_person(kernel, name, cli.accelerator(accel), cli.clock(clock), cold=cold)
     print(f"{machine.name}: {machine.facts().kernel.release}; log in: invoke ssh --name {machine.name}")
 
 

@@ -20,10 +20,13 @@ from vm.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vm.machine import AcceleratorChoice
+    from vm.machine import AcceleratorChoice, ClockChoice
 
 ACCELERATORS: tuple[AcceleratorChoice, ...] = ("auto", "kvm", "tcg")
 """What ``--accel`` knows."""
+
+CLOCKS: tuple[ClockChoice, ...] = ("host", "virtual")
+"""What ``--clock`` knows."""
 
 
 def accelerator(value: str) -> AcceleratorChoice:
@@ -35,6 +38,17 @@ def accelerator(value: str) -> AcceleratorChoice:
         if value == known:
             return known
     raise UsageError(f"--accel {value!r} is not known", suggestion(value, ACCELERATORS))
+
+
+def clock(value: str) -> ClockChoice:
+    """Return what ``--clock`` means.
+
+    :raises UsageError: it means nothing.
+    """
+    for known in CLOCKS:
+        if value == known:
+            return known
+    raise UsageError(f"--clock {value!r} is not known", suggestion(value, CLOCKS))
 
 
 def one_of(option: str, value: str, choices: Sequence[str]) -> str:

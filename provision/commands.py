@@ -12,10 +12,12 @@ KERNEL = "kernel line (6.1), release, or path of your own; `invoke kernels` list
 KERNELS = f"{KERNEL}; several with commas"
 JSON = "print one JSON document on stdout instead of text"
 ACCEL = "auto (a trial decides), kvm, or tcg for emulation"
+CLOCK = "host, or virtual: time is a count of instructions, for figures that repeat"
 NAME = "machine's name, where there are several of one kernel"
 
 RUN = {
     "accel": ACCEL,
+    "clock": CLOCK,
     "cold": "boot instead of restoring a saved state",
     "machine": "run on a machine of yours (`invoke vm.up`) instead of a fresh one",
     "runs": "folder for the record (runs/)",

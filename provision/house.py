@@ -23,7 +23,7 @@ from vm.deadline import Deadline
 from vm.errors import LabError, UsageError
 from vm.images import Built, Images, Removed
 from vm.kernels import Listed as KernelRow
-from vm.machine import AcceleratorChoice, Machine, MachineRequest
+from vm.machine import AcceleratorChoice, ClockChoice, Machine, MachineRequest
 from vm.model import Kernel, Lock
 from vm.paths import Layout
 from vm.qemu.provider import QemuMachine, QemuProvider
@@ -205,11 +205,18 @@ class House:
         """Return what starts machines."""
         return QemuProvider(self.layout, lambda kernel: self.images(kernel).parts, self.say, self._warm_up)
 
-    def start_person(self, text: str, name: str, accel: AcceleratorChoice, *, cold: bool) -> QemuMachine:
+    def start_person(
+        self, text: str, name: str, accel: AcceleratorChoice, clock: ClockChoice = "host", *, cold: bool
+    ) -> QemuMachine:
         """Start a machine that lives on until it is ended by name, by default that of the kernel's line."""
         kernel = self.kernel(text)
         request = MachineRequest(
-            kernel=kernel, accel=accel, start="cold" if cold else "warm", name=name or kernel.line, owner="person"
+            kernel=kernel,
+            accel=accel,
+            clock=clock,
+            start="cold" if cold else "warm",
+            name=name or kernel.line,
+            owner="person",
         )
         return self.provider().start(request, Deadline.after(START_SECONDS))
 

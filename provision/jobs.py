@@ -26,7 +26,7 @@ from provision.workplace import Progress
 from vm.deadline import Deadline
 from vm.errors import Interrupted, LabError, UsageError
 from vm.kernels import sort_key
-from vm.machine import AcceleratorChoice, Machine, MachineRequest
+from vm.machine import AcceleratorChoice, ClockChoice, Machine, MachineRequest
 from vm.model import Kernel
 
 OVERHEAD_SECONDS = 300.0
@@ -50,6 +50,7 @@ class Job:
     :param variant: how the workload is linked. :param arguments: of a program that is no lab.
     :param place: and ``around``: as in :class:`~provision.labrun.RunRequest`.
     :param name: of the fresh machine; empty: one is made up.
+    :param clock: of the fresh machine; a person's own keeps the one that it has.
     """
 
     folder: LabFolder
@@ -66,6 +67,7 @@ class Job:
     place: Place | None = None
     around: Around = hostshare.alone
     name: str = ""
+    clock: ClockChoice = "host"
 
 
 def new_seed() -> int:
@@ -183,6 +185,11 @@ def _machine(job: Job, house: House) -> Iterator[Machine]:
                 f"machine {job.machine} runs {machine.facts().kernel.release}, not {job.kernel.release}",
                 "leave --kernel away, or choose another machine",
             )
+        if job.clock == "virtual" and machine.facts().clock != "virtual":
+            raise UsageError(
+                f"machine {job.machine} has the host's clock, and a machine keeps its clock",
+                "leave --machine away for a fresh one, or start another: invoke vm.up --clock virtual --name NAME",
+            )
         yield machine
         return
     lab = job.folder.lab
@@ -191,6 +198,7 @@ def _machine(job: Job, house: House) -> Iterator[Machine]:
         cpus=lab.cpus,
         memory_mib=lab.memory,
         accel=job.accel,
+        clock=job.clock,
         start="cold" if job.cold else "warm",
         name=job.name,
     )

@@ -22,6 +22,7 @@ Accelerator = Literal["kvm", "tcg"]
 AcceleratorChoice = Literal["auto", "kvm", "tcg"]
 Start = Literal["warm", "cold"]
 Clock = Literal["kvm", "emulated", "virtual"]
+ClockChoice = Literal["host", "virtual"]
 
 DEFAULT_CPUS = 2
 DEFAULT_MEMORY_MIB = 1024
@@ -33,6 +34,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,47}")
 class MachineRequest:
     """What machine is wanted.
 
+    :param clock: ``host``: a second in the machine is one of the host; ``virtual``: the machine is emulated and its time
+        is a count of instructions.
     :param start: ``warm`` restores a saved state (and makes it if there is none yet), ``cold`` boots.
     :param name: how a person finds it again; empty: one is made up.
     :param owner: ``run``: dies with this process, whatever kills it; ``person``: lives on until it is ended by name.
@@ -43,6 +46,7 @@ class MachineRequest:
     cpus: int = DEFAULT_CPUS
     memory_mib: int = DEFAULT_MEMORY_MIB
     accel: AcceleratorChoice = "auto"
+    clock: ClockChoice = "host"
     start: Start = "warm"
     name: str = ""
     owner: Literal["run", "person"] = "run"
@@ -53,6 +57,11 @@ class MachineRequest:
             raise UsageError(
                 f"{self.name!r} cannot be a machine's name",
                 "up to 48 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit",
+            )
+        if self.clock == "virtual" and self.accel == "kvm":
+            raise UsageError(
+                "a virtual clock counts the instructions of an emulated CPU, which KVM does not have",
+                "leave --accel away or choose tcg; or leave --clock away",
             )
         if not 1 <= self.cpus <= 64:
             raise UsageError(f"a machine has 1 to 64 CPUs, not {self.cpus}")

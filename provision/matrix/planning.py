@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import msgspec
+
 from go_labs import spec
 from go_labs.matrix import MATRIX_SCHEMA, Cell, MatrixPlan, PlannedLab, PlannedRun, Unfit
 from go_labs.spec import LabFolder
@@ -70,7 +72,8 @@ def plan(wish: Wish, house: House) -> MatrixPlan:
     values = assigned(folders, wish.sets)
     dice = random.Random(seed)  # noqa: S311  (an order that can be made again, no secret)
     cells = make_cells(kernels, _baseline(wish.baseline, kernels), dice)
-    baseline = next(c.id for c in cells if not c.control and c.kernel_release in {x.kernel_release for x in cells if x.control})
+    again = next(cell.kernel_release for cell in cells if cell.control)
+    baseline = next(cell.id for cell in cells if not cell.control and cell.kernel_release == again)
     unfit = _unfit(folders, kernels, cells)
     version = toolchains.resolve(wish.go or None)
     return MatrixPlan(
@@ -92,7 +95,7 @@ def plan(wish: Wish, house: House) -> MatrixPlan:
         build=gobuild.variant(wish.build).name,
         share=wish.share,
         allowed=list(wish.allowed),
-        lock_digest=house.lock_digest,
+        lock_digest=house.lock.digest,
         runs=order(folders, cells, unfit, repeats, judged, dice),
         unfit=unfit,
     )
@@ -197,10 +200,10 @@ def order(
 ) -> list[PlannedRun]:
     """Return all runs in the order that they take place.
 
-    Within a repeat the labs come in random order, and within a lab all cells, back to back and in random order: what drifts
-    on the host meets every kernel alike, and the two that are compared ran minutes apart. ``random.Random`` gives the same
-    order for a seed on every Python since 3.2 (its documentation, "Notes on Reproducibility"). Which repeats are the judged ones is
-    drawn, too: were they the first, the others would be another time of day.
+    Within a repeat the labs come in random order, and within a lab all cells, back to back and in random order: what
+    drifts on the host meets every kernel alike, and the two that are compared ran minutes apart. ``random.Random``
+    gives the same order for a seed on every Python since 3.2 (its documentation, "Notes on Reproducibility"). Which
+    repeats are the judged ones is drawn, too: were they the first, the others would be another time of day.
 
     All cells of a lab in a repeat have one seed, so that they do the same work.
     """
@@ -232,8 +235,6 @@ def order(
 
 def timed_only(folder: LabFolder) -> LabFolder:
     """Return ``folder`` with its timed phase alone: no claims, gates or attempts, which need the others."""
-    import msgspec
-
     phases = [phase for phase in folder.lab.phases if phase.name == TIMED]
     lab = msgspec.structs.replace(folder.lab, phases=phases, claims=[], gates=[], attempts=[])
     return msgspec.structs.replace(folder, lab=lab)
@@ -245,7 +246,7 @@ def found_again(plan: MatrixPlan, house: House) -> tuple[dict[str, LabFolder], d
     :raises UsageError: a lab, or the lock, is not what it was when the plan was made.
     """
     hint = "a matrix goes on only with what it began with: take back the change, or start another"
-    if plan.lock_digest != house.lock_digest:
+    if plan.lock_digest != house.lock.digest:
         raise UsageError(f"the lock is not the one that matrix {plan.id} began with", hint)
     labs: dict[str, LabFolder] = {}
     for each in plan.labs:

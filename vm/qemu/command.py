@@ -20,6 +20,9 @@ EMULATED_CPU = "Haswell-v2,-pcid,-tsc-deadline,-invpcid"
 taken away are the three features that emulation does not have and would warn of. Haswell has AVX2, BMI and AES, which
 Go and OpenSSL look for."""
 
+VIRTUAL_CLOCK = "shift=1,sleep=off"
+"""Two nanoseconds for each instruction (2 to the power of ``shift``), and idle time is skipped."""
+
 TRIAL_MARKER = "KMLAB-TRIAL-OK"
 """What the guest's init prints when ``lab.trial`` is on the kernel's command line."""
 
@@ -45,11 +48,15 @@ _EMULATED_OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What the guest sees."""
+    """What the guest sees.
+
+    :param counted: guest time is a count of instructions; only where the machine is emulated.
+    """
 
     cpus: int
     memory_mib: int
     accelerator: Accelerator
+    counted: bool = False
 
     @property
     def cpu_model(self) -> str:
@@ -59,6 +66,8 @@ class Hardware:
     @property
     def clock(self) -> Clock:
         """Where guest time comes from."""
+        if self.counted:
+            return "virtual"
         return "kvm" if self.accelerator == "kvm" else "emulated"
 
 
@@ -94,9 +103,12 @@ def kernel_command_line(accelerator: Accelerator) -> str:
     return " ".join(_COMMON_OPTIONS + (_EMULATED_OPTIONS if accelerator == "tcg" else ()))
 
 
-def accelerator_argument(accelerator: Accelerator) -> str:
-    """Return the value of ``-accel``."""
-    return "kvm" if accelerator == "kvm" else "tcg,thread=multi"
+def accelerator_arguments(hardware: Hardware) -> tuple[str, ...]:
+    """Return ``-accel``, and what makes time a count of instructions where that is wanted."""
+    if hardware.counted:
+        # One thread runs all CPUs in turn: instructions of several threads have no order that could be counted.
+        return ("-accel", "tcg,thread=single", "-icount", VIRTUAL_CLOCK)
+    return ("-accel", "kvm" if hardware.accelerator == "kvm" else "tcg,thread=multi")
 
 
 def machine_arguments(
@@ -112,7 +124,7 @@ def machine_arguments(
     return [
         *("-name", f"kmlab-{name}"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-machine", MACHINE_TYPE, "-accel", accelerator_argument(hardware.accelerator)),
+        *("-machine", MACHINE_TYPE, *accelerator_arguments(hardware)),
         *("-cpu", hardware.cpu_model, "-smp", str(hardware.cpus), "-m", str(hardware.memory_mib)),
         *("-kernel", str(files.vmlinuz), "-initrd", str(files.initrd)),
         *("-append", kernel_command_line(hardware.accelerator)),

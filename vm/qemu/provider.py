@@ -210,7 +210,7 @@ class QemuMachine:
     def hardware(self) -> Hardware:
         """What the guest sees."""
         facts = self.facts()
-        return Hardware(facts.cpus, facts.memory_mib, facts.accelerator)
+        return Hardware(facts.cpus, facts.memory_mib, facts.accelerator, counted=facts.clock == "virtual")
 
     def _launch(self) -> Launch:
         size = self.console_path.stat().st_size if self.console_path.exists() else 0
@@ -270,8 +270,9 @@ class QemuProvider:
         for name in self.registry.sweep():
             self._say(f"cleared machine {name}, whose owner had died")
         parts = self._parts(request.kernel)
-        accelerator = accel.choose(request.accel, self.layout, parts, deadline)
-        hardware = Hardware(request.cpus, request.memory_mib, accelerator)
+        counted = request.clock == "virtual"
+        accelerator = accel.choose("tcg" if counted else request.accel, self.layout, parts, deadline)
+        hardware = Hardware(request.cpus, request.memory_mib, accelerator, counted=counted)
         version = qemu_version(self.layout, parts.tools)
         if request.start == "warm" and int(version.partition(".")[0]) < MAPPED_RAM_SINCE:
             self._say(f"QEMU {version} cannot save states (mapped-ram came with {MAPPED_RAM_SINCE}.0): starting cold")
