@@ -17,6 +17,7 @@ from invoke.context import Context
 from provision import cli
 from provision.commands import ACCEL, CLOCK, JSON, KERNEL, KERNELS, NAME, RUN, command, finish
 from provision.frame import ssh_status
+from tasks_matrix import matrix
 
 if TYPE_CHECKING:
     from provision.house import House
@@ -492,6 +493,7 @@ namespace = Collection(
     report,
     trace,
     selftest,
+    matrix,
     claims,
     plan,
     ssh_task,

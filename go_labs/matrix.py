@@ -225,7 +225,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended", tag_field="w
 
 
 class Voided(msgspec.Struct, frozen=True, kw_only=True, tag="voided", tag_field="what"):
-    """The record of an attempt was found broken later (a power cut, a disk): it does not count, the run is made again."""
+    """The record of an attempt was found broken later (a power cut, say): it does not count, the run is made again."""
 
     at: str
     run: int

@@ -32,13 +32,25 @@ def command(
     name: str | None = None,
     default: bool = False,
     repeated: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
     status: StatusOf = lambda code: code,
 ) -> Callable[[Callable[..., None]], Task[Callable[..., None]]]:
-    """Make a task of a function: in the error frame, with the help of each option, without guessed short flags."""
+    """Make a task of a function: in the error frame, with the help of each option, without guessed short flags.
+
+    :param repeated: options that may be given several times. :param optional: those whose value may be left away.
+    """
 
     def wrap(function: Callable[..., None]) -> Task[Callable[..., None]]:
         body = framed(function, status=status)
-        return Task(body, name=name, help=options, default=default, iterable=list(repeated), auto_shortflags=False)
+        return Task(
+            body,
+            name=name,
+            help=options,
+            default=default,
+            iterable=list(repeated),
+            optional=list(optional),
+            auto_shortflags=False,
+        )
 
     return wrap
 

@@ -33,6 +33,11 @@ def load() -> dict[str, float]:
     return facts
 
 
+def available_mib() -> int:
+    """Return MiB of memory that new programs can have without swapping (``MemAvailable``, proc_meminfo(5))."""
+    return int(_field(Path("/proc/meminfo"), "MemAvailable").split()[0]) >> 10
+
+
 def _field(file: Path, name: str) -> str:
     """Return the value of the first ``name : value`` line of ``file``, "" if there is none."""
     for line in file.read_text().splitlines():

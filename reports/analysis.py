@@ -28,7 +28,7 @@ import numpy.typing as npt
 from bpf.gotrace import GoTrace, SegmentTrace
 from bpf.plan import Plan
 from bpf.trace import EVENT, EventKind, Trace
-from go_labs.evidence import AttemptResult, Provenance, Segment, WorkloadOutput
+from go_labs.evidence import AttemptResult, HostShare, Provenance, Segment, WorkloadOutput
 from go_labs.spec import Clock, Lab, Protocol
 from reports.charts import AnyChart
 from reports.schema import Metric
@@ -59,6 +59,7 @@ class PhaseData:
     :param symbols: linked or runtime address → ``function file:line``, inlined frames innermost first.
     :param protocol: ``none`` where the program was no workload: it has no document and no segments by nature.
     :param remarks: what else a reader should know, a sentence each.
+    :param host: what its machine got of the host's CPUs, None where that is not known.
     """
 
     name: str
@@ -76,6 +77,7 @@ class PhaseData:
     symbols: Mapping[int, list[str]] = field(default_factory=dict)
     protocol: Protocol = "document"
     remarks: Sequence[str] = ()
+    host: HostShare | None = None
 
     def segments(self, section: str | None = None, **parameters: str) -> list[Segment]:
         """Return segments of ``section`` (None: all) whose parameters equal ``parameters``, in the order they ran."""

@@ -14,6 +14,8 @@
 ``probe.pp_ns``            cost of one hit at a pp point, calibrated on this machine; ``probe.entry_ns`` at an entry
 ``probe.cost_share``       hits × their cost, as a share of the CPU time that the machine had in the traced phase
 ``attempt.ID``             1 where the lab's attempt ID was possible, 0 where it was refused (``reports.attempts``)
+``host.wait_share``        share of time that the machine waited for a CPU of the host (``reports.surroundings``)
+``guest.stolen_share``     share of its CPU time that was stolen from the guest
 ``phases.failed``          phases without a whole result
 ``kernel.splats``          warnings, oopses, stalls and the like in the kernel's log
 =========================  ============================================================================================
@@ -25,7 +27,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from bpf.trace import ProbeCost
-from reports import attempts
+from reports import attempts, surroundings
 from reports.analysis import PhaseData, RunData
 from reports.schema import Equality, Kind, Loss, Metric
 
@@ -50,9 +52,11 @@ when it began."""
 
 SPLAT = re.compile(
     r"\b(WARNING: CPU|BUG:|Oops\b|Kernel panic|general protection fault|rcu: INFO: .*stall|soft lockup|"
-    r"hung_task|blocked for more than \d+ seconds|Out of memory:|KASAN|UBSAN|lockdep)"
+    r"hung_task|blocked for more than \d+ seconds|Out of memory:|KASAN|KFENCE|KCSAN|UBSAN|lockdep|refcount_t: |"
+    r"list_(?:add|del) corruption|suspicious RCU usage|possible circular locking|unable to handle)"
 )
-"""What a kernel prints when something went wrong in it (``panic.c``, ``rcu/tree_stall.h``, ``mm/oom_kill.c``)."""
+"""What a kernel prints when something went wrong in it (``panic.c``, ``rcu/tree_stall.h``, ``mm/oom_kill.c``,
+``lib/refcount.c``, ``lib/list_debug.c``, ``locking/lockdep.c``)."""
 
 
 def phases_with_trace(run: RunData) -> list[PhaseData]:
@@ -98,6 +102,7 @@ def generic(run: RunData) -> list[Metric]:
         *_self_test(run),
         *_probes(run),
         *attempts.metrics(run),
+        *surroundings.metrics(run),
         _failed(run),
         _splats(run),
     ]

@@ -234,6 +234,7 @@ def _phase_note(phase: PhaseData) -> PhaseNote:
         counters={} if trace is None else {str(number): counts for number, counts in trace.counters.items()},
         hits={} if trace is None else dict(trace.hits),
         missing={} if phase.plan is None else {probe.id: probe.why for probe in phase.plan.missing},
+        host=phase.host,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from go_labs.evidence import Provenance
+from go_labs.evidence import HostShare, Provenance
 from reports.chart_checks import problems as chart_problems
 from reports.charts import AnyChart, Timeline
 from vm.errors import RecordError
@@ -130,6 +130,7 @@ class PhaseNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     counters: dict[str, dict[str, int]] = {}
     hits: dict[str, int] = {}
     missing: dict[str, str] = {}
+    host: HostShare | None = None
 
 
 class GateResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

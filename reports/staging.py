@@ -217,6 +217,7 @@ def _phase(staging: Path, shared: dict[str, str], evidence: PhaseEvidence, lab: 
         symbols=symbols or {},
         protocol=evidence.protocol,
         remarks=[neutral(remark) for remark in evidence.remarks],
+        host=evidence.host,
     )
 
 

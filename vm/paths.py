@@ -2,7 +2,7 @@
 
 Caches live outside the repository, below ``$XDG_CACHE_HOME/kmlab`` (``~/.cache/kmlab``), and are keyed by content.
 Machines live below ``$XDG_STATE_HOME/kmlab`` (``~/.local/state/kmlab``). Run records live in ``runs/`` of the current
-checkout. ``KMLAB_CACHE``, ``KMLAB_STATE`` and ``KMLAB_RUNS`` override each.
+checkout, matrices in ``matrices/`` beside it. ``KMLAB_CACHE``, ``KMLAB_STATE`` and ``KMLAB_RUNS`` override each.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ class Layout:
             state=Path(env.get("KMLAB_STATE") or state).absolute(),
             runs=Path(env.get("KMLAB_RUNS") or REPOSITORY / "runs").absolute(),
         )
+
+    @property
+    def matrices(self) -> Path:
+        """Matrices, a folder each, beside the folder of single runs."""
+        return self.runs.parent / "matrices"
 
     @property
     def downloads(self) -> Path:

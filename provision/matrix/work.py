@@ -1,0 +1,247 @@
+"""A matrix from its plan to its end: made, prepared, run, gone on with. What ``tasks.py`` calls."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from go_labs import matrix
+from go_labs.evidence import Evidence
+from go_labs.matrix import (
+    LOGS,
+    PLAN,
+    RUNS,
+    Ended,
+    MatrixPlan,
+    Opened,
+    Voided,
+    counted,
+    is_done,
+)
+from go_labs.spec import LabFolder
+from provision import hostfacts, jobs, payload
+from provision.gobuild import variant
+from provision.house import START_SECONDS, House
+from provision.jobs import EVIDENCE, Job
+from provision.matrix import classify, estimate, planning
+from provision.matrix.journal import Journal, now, settle
+from provision.matrix.runner import Reporters, Runner, Shown
+from provision.matrix.state import State
+from provision.payload import Payload
+from vm import errors
+from vm.deadline import Deadline
+from vm.errors import LabError, RecordError, UsageError
+from vm.machine import MachineRequest
+from vm.model import Kernel
+
+OVERHEAD_MIB = 400
+"""Memory that a machine takes on the host beyond its own: QEMU, its translated code, this program's share."""
+
+BROKEN = "broken"
+"""Folder for records that were found broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a matrix ended.
+
+    :param failed: outcome → runs whose attempt that counts ended so.
+    """
+
+    folder: Path
+    plan: MatrixPlan
+    done: int
+    passed: int
+    failed: Mapping[str, int]
+    retried: int
+
+
+def create(plan: MatrixPlan, folder: Path) -> Path:
+    """Write ``plan`` into a new folder and return it.
+
+    :raises UsageError: something is there already.
+    """
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise UsageError(f"{folder} is there already", "name another with --out, or --resume it") from error
+    for name in (RUNS, LOGS):
+        (folder / name).mkdir()
+    temporary = folder / f".{PLAN}"
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(plan), indent=1) + b"\n")
+    temporary.rename(folder / PLAN)
+    settle(folder)
+    return folder
+
+
+def unfinished(matrices: Path) -> Path:
+    """Return the latest matrix that has runs left.
+
+    :raises UsageError: there is none.
+    """
+    for folder in sorted(matrices.glob("*/"), reverse=True):
+        try:
+            plan, ended = matrix.read_plan(folder), matrix.ended(matrix.read_journal(folder))
+        except RecordError:
+            continue
+        if not all(is_done(ended.get(run.number, [])) for run in plan.runs):
+            return folder
+    raise UsageError(f"no matrix in {matrices} has runs left", "name one: --resume FOLDER")
+
+
+def most_jobs(plan: MatrixPlan, labs: Mapping[str, LabFolder]) -> int:
+    """Return how many machines at once suit this host: by its CPUs, and by the memory that is free now."""
+    cpus = max(folder.lab.cpus for folder in labs.values())
+    memory = max(folder.lab.memory for folder in labs.values()) + OVERHEAD_MIB
+    by_cores = 1 if plan.clock != "virtual" else len(os.sched_getaffinity(0))
+    by_cores = max(by_cores, len(os.sched_getaffinity(0)) // cpus)
+    return max(1, min(by_cores, hostfacts.available_mib() // memory))
+
+
+def perform(
+    folder: Path, house: House, reporters: Reporters, shown: Shown, *, wanted_jobs: int = 0, known: estimate.Earlier
+) -> Summary:
+    """Run what is left of the matrix in ``folder`` and return how it ended.
+
+    :param wanted_jobs: machines at once; 0: what suits the host.
+    :param known: of earlier runs, for the expected end.
+    :raises UsageError: it cannot be gone on with. :raises LabError: the host cannot; :raises KeyboardInterrupt: it was
+        stopped. In each case what was finished is kept.
+    """
+    plan = matrix.read_plan(folder)
+    labs, kernels = planning.found_again(plan, house)
+    house = replace(house, layout=replace(house.layout, runs=folder / RUNS))
+    with Journal(folder) as journal:
+        # Seen before anything is prepared: what is broken must be told at once.
+        _recover(folder, plan, journal, reporters, house)
+        ended = matrix.ended(matrix.read_journal(folder))
+        left = [run for run in plan.runs if not is_done(ended.get(run.number, []))]
+        if left:
+            payloads = prepare(plan, labs, kernels, house)
+            count = wanted_jobs or most_jobs(plan, labs)
+            expected = estimate.estimate(plan, left, known)
+            journal.add(Opened(at=now(), pid=os.getpid(), jobs=count, host=hostfacts.describe(), load=hostfacts.load()))
+            state = State(plan, ended, expected.seconds, count)
+            Runner(
+                folder, plan, journal, house, labs, kernels, payloads, state, reporters, count, expected.largest
+            ).run(shown)
+    return summary(folder)
+
+
+def summary(folder: Path) -> Summary:
+    """Return how the matrix in ``folder`` stands."""
+    plan, ended = matrix.read_plan(folder), matrix.ended(matrix.read_journal(folder))
+    tried = [ended.get(run.number, []) for run in plan.runs]
+    verdicts = [counted(each) for each in tried if is_done(each)]
+    outcomes: Counter[str] = Counter(each.outcome for each in verdicts if each is not None)
+    passed = outcomes.pop("passed", 0)
+    return Summary(
+        folder=folder,
+        plan=plan,
+        done=len(verdicts),
+        passed=passed,
+        failed=dict(outcomes),
+        retried=sum(len(each) > 1 for each in tried),
+    )
+
+
+def prepare(
+    plan: MatrixPlan, labs: Mapping[str, LabFolder], kernels: Mapping[str, Kernel], house: House
+) -> dict[tuple[str, bool], Payload]:
+    """Build all that the runs need, and the saved state of each machine, so that no run pays for it.
+
+    :raises LabError: something cannot be built or started. :raises UsageError: the tracer is not the one that the
+        matrix began with.
+    """
+    first = next(iter(kernels.values()))
+    payloads: dict[tuple[str, bool], Payload] = {}
+    for name, folder in labs.items():
+        for judged in (True, False):
+            used = folder if judged else planning.timed_only(folder)
+            if not used.lab.phases:
+                continue
+            job = Job(used, first, {}, plan.go_version, 0, variant=variant(plan.build))
+            payloads[name, judged] = jobs.prepare(job, house)
+    kit = next(iter(payloads.values())).kit.digest
+    if plan.kit and kit != plan.kit:
+        raise UsageError(
+            f"tracer and tools are not those that matrix {plan.id} began with",
+            "a matrix goes on only with what it began with: take back the change, or start another",
+        )
+    for kernel in {kernel.release: kernel for kernel in kernels.values()}.values():
+        for cpus, memory in {(folder.lab.cpus, folder.lab.memory) for folder in labs.values()}:
+            request = MachineRequest(kernel, cpus, memory, accel=plan.accel, clock=plan.clock)
+            house.provider().start(request, Deadline.after(START_SECONDS)).stop()
+    return payloads
+
+
+def with_kit(plan: MatrixPlan, house: House) -> MatrixPlan:
+    """Return ``plan`` with what identifies tracer and tools; builds them where they are not there."""
+    kernel = house.kernel(plan.cells[0].kernel_release)
+    return msgspec.structs.replace(plan, kit=payload.kit(house.layout, house.images(kernel).tools).digest)
+
+
+def _recover(folder: Path, plan: MatrixPlan, journal: Journal, reporters: Reporters, house: House) -> None:
+    """Make journal and records agree: void what is broken, take in what was finished and not yet written down."""
+    ended = matrix.ended(matrix.read_journal(folder))
+    for attempts in ended.values():
+        for each in attempts:
+            if each.record:
+                try:
+                    reporters.verify(folder / RUNS / each.record)
+                except RecordError as error:
+                    journal.add(Voided(at=now(), run=each.run, attempt=each.attempt, words=error.message))
+                    _set_aside(folder, each.record)
+                    house.say(f"run {each.run} is made again: {error.message}")
+    written = {each.record for attempts in ended.values() for each in attempts}
+    for path in sorted((folder / RUNS).iterdir()):
+        if path.is_dir() and path.name not in written and not path.name.startswith("."):
+            _take_in(path, folder, plan, journal, reporters, house)
+
+
+def _take_in(path: Path, folder: Path, plan: MatrixPlan, journal: Journal, reporters: Reporters, house: House) -> None:
+    """Write down a record that got its name just before the journal's line could be written."""
+    try:
+        reporters.verify(path)
+        evidence = msgspec.json.decode((path / EVIDENCE).read_bytes(), type=Evidence)
+        place = evidence.provenance.place
+        if place is None or place.matrix != plan.id:
+            raise RecordError(f"{path.name} is no record of this matrix")
+        judged = reporters.judge(path, plan.allowed)
+    except (RecordError, OSError, msgspec.DecodeError) as error:
+        house.say(f"{path.name} is set aside: {error}")
+        _set_aside(folder, path.name)
+        return
+    outcome, words = classify.outcome(_error(evidence), evidence.phases, judged)
+    seconds = evidence.timings.get("machine_seconds", 0.0)
+    journal.add(
+        Ended(
+            at=now(), run=place.run, attempt=place.attempt, outcome=outcome, seconds=seconds, record=path.name,
+            words=words, gates=judged.gates,
+        )
+    )  # fmt: skip
+
+
+def _error(evidence: Evidence) -> LabError | None:
+    """Return the error that ended a run early, as far as its evidence tells: class and message."""
+    found = evidence.facts.get("error")
+    if not isinstance(found, dict):
+        return None
+    kind = getattr(errors, str(found.get("class")), errors.LabFailedError)
+    return kind(str(found.get("message"))) if issubclass(kind, LabError) else None
+
+
+def _set_aside(folder: Path, name: str) -> None:
+    target = folder / BROKEN / name
+    target.parent.mkdir(exist_ok=True)
+    if target.exists():
+        shutil.rmtree(target)
+    source = folder / RUNS / name
+    if source.exists():
+        source.rename(target)
