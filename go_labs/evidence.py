@@ -109,8 +109,8 @@ class HostShare(msgspec.Struct, frozen=True, kw_only=True):
     :param cores: numbers of the host's CPUs that it could use.
     :param neighbours: most machines of the same matrix that could use one of these at the same time; 0 where it had
         them to itself as far as the matrix is concerned.
-    :param cpu_seconds: that its threads ran; ``wait_seconds``: that they were ready to run and had no CPU (fields 1
-        and 2 of ``/proc/PID/task/TID/schedstat``, Documentation/scheduler/sched-stats.rst), all threads together.
+    :param cpu_seconds: that the threads of its CPUs ran; ``wait_seconds``: that they were ready to run and had no CPU
+        (fields 1 and 2 of ``/proc/PID/task/TID/schedstat``, Documentation/scheduler/sched-stats.rst), all together.
     """
 
     cores: list[int]

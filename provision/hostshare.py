@@ -39,13 +39,16 @@ Threads = Mapping[int, tuple[int, int]]
 """Thread → nanoseconds that it ran, and that it waited for a CPU."""
 
 
-def threads(pid: int) -> Threads:
-    """Return what the threads of process ``pid`` got so far; empty where there is none, or the kernel does not tell."""
+def threads(machine: Machine) -> Threads:
+    """Return what the threads of a machine's CPUs got so far; empty where they cannot be told.
+
+    QEMU's other threads are left out: on a host with no more CPUs than the guest they wait for these by nature.
+    """
     found = {}
-    for task in _tasks(pid):
+    for thread in machine.cpu_threads:
         with contextlib.suppress(OSError, ValueError):
-            ran, waited, _ = (task / "schedstat").read_text().split()
-            found[int(task.name)] = int(ran), int(waited)
+            ran, waited, _ = Path(f"/proc/{thread}/schedstat").read_text().split()
+            found[thread] = int(ran), int(waited)
     return found
 
 
@@ -56,29 +59,20 @@ def _tasks(pid: int) -> list[Path]:
         return []
 
 
-def between(before: Threads, after: Threads) -> tuple[float, float]:
-    """Return seconds that threads ran and waited between two readings; those that ended meanwhile are not in it."""
-    ran = sum(values[0] - before.get(thread, (0, 0))[0] for thread, values in after.items())
-    waited = sum(values[1] - before.get(thread, (0, 0))[1] for thread, values in after.items())
-    return ran / 1e9, waited / 1e9
-
-
 @contextlib.contextmanager
 def alone(_phase: Phase, machine: Machine) -> Iterator[Watch]:
     """Watch a phase of a machine that shares the host with nobody whom this program started."""
     watch = Watch()
-    pid, cores = machine.pid, sorted(os.sched_getaffinity(0))
-    before = threads(pid)
+    before = threads(machine)
     yield watch
-    watch.share = share(pid, before, threads(pid), cores, 0)
+    watch.share = share(before, threads(machine), sorted(os.sched_getaffinity(0)), 0)
 
 
-def share(pid: int, before: Threads, after: Threads, cores: list[int], neighbours: int) -> HostShare | None:
-    """Return what lies between two readings of ``pid``; None where one of them is empty (a reset gave it another
-    process)."""
-    if not pid or not before or not after:
+def share(before: Threads, after: Threads, cores: list[int], neighbours: int) -> HostShare | None:
+    """Return what lies between two readings; None where they are not of the same threads (a reset gave it others)."""
+    if not before or before.keys() != after.keys():
         return None
-    ran, waited = between(before, after)
+    ran, waited = (sum(after[thread][n] - before[thread][n] for thread in before) / 1e9 for n in (0, 1))
     return HostShare(cores=cores, neighbours=neighbours, cpu_seconds=ran, wait_seconds=waited)
 
 

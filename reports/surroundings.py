@@ -31,7 +31,7 @@ def metrics(run: RunData) -> Iterable[Metric]:
         absent="" if busy else "the machine's process was not looked at",
         phase="" if phase is None else phase.name,
         timing=True,
-        meaning="time that its threads were ready and had no CPU, over that and the time that they ran",
+        meaning="time that its CPUs were ready to run and had none of the host's, over that and the time that they ran",
     )
     stolen = _stolen(run)
     yield Metric(

@@ -127,6 +127,10 @@ class Machine(Protocol):
         """The process of this host that runs it; 0 where none can be told."""
 
     @property
+    def cpu_threads(self) -> tuple[int, ...]:
+        """The threads of this host that run the guest's CPUs; none where they cannot be told."""
+
+    @property
     def console_path(self) -> Path:
         """The log of the kernel's console; it outlives the machine."""
 

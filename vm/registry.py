@@ -59,6 +59,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     :param facts: what it is, once it runs. :param ready: whether it came up.
     :param console_offset: bytes of the console log that are of an earlier start.
     :param created: seconds since 1970.
+    :param cpu_threads: threads of the host that run the guest's CPUs.
     """
 
     schema: int
@@ -72,6 +73,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     host_key: str = ""
     facts: MachineFacts | None = None
     console_offset: int = 0
+    cpu_threads: list[int] = []
 
 
 class Registry:

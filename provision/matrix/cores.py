@@ -82,11 +82,10 @@ class Cores:
             watch = Watch()
             seat.pid = machine.pid
             with self._turn(seat, machine, watch) if phase.name == TIMED else self._breath(seat, watch) as cores:
-                before = hostshare.threads(machine.pid)
-                pid = machine.pid
+                before = hostshare.threads(machine)
                 yield watch
-                after = hostshare.threads(pid)
-            watch.share = hostshare.share(pid, before, after, sorted(cores), seat.neighbours)
+                after = hostshare.threads(machine)
+            watch.share = hostshare.share(before, after, sorted(cores), seat.neighbours)
 
         return watched
 

@@ -46,6 +46,7 @@ class HostAsMachine:
         raise NotImplementedError
 
     pid = 0
+    cpu_threads = ()
 
     def alive(self) -> bool:
         return not self.panicked

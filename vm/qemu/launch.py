@@ -28,6 +28,17 @@ _PORT_WORDS = "Could not set up host forwarding rule"
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """A machine that came up.
+
+    :param port: loopback port that leads to its sshd. :param cpu_threads: threads of the host that run its CPUs.
+    """
+
+    port: int
+    cpu_threads: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """What is started where.
 
@@ -44,17 +55,17 @@ class Launch:
     started: Callable[[subprocess.Popen[bytes]], None]
     check: Callable[[], None]
 
-    def cold(self, deadline: Deadline) -> int:
-        """Boot; return the port when sshd listens."""
+    def cold(self, deadline: Deadline) -> Arrival:
+        """Boot; return when sshd listens."""
         self._overlay(lambda overlay: make_overlay(self.parts, overlay))
         self._spawn(self._files(self.folder / INITRD, None), incoming=False)
         with self._qmp(deadline) as qmp, Control(self.folder, CONTROL, self.check) as control:
-            port = qmp.forwarded_port(deadline)
+            arrival = Arrival(qmp.forwarded_port(deadline), qmp.cpu_threads(deadline))
             control.wait_ready(deadline)
-        return port
+        return arrival
 
-    def warm(self, state: WarmState, deadline: Deadline) -> int:
-        """Restore a saved state; return the port when clock and random state are the machine's own.
+    def warm(self, state: WarmState, deadline: Deadline) -> Arrival:
+        """Restore a saved state; return when clock and random state are the machine's own.
 
         The state is read for checking while QEMU starts and reads it, too.
 
@@ -72,12 +83,12 @@ class Launch:
                 words = "; ".join(self._qemu_words())
                 release = state.record.release
                 raise IntegrityError(f"QEMU did not take the saved state of {release}: {words or error}") from error
-            port = qmp.forwarded_port(deadline)
+            arrival = Arrival(qmp.forwarded_port(deadline), qmp.cpu_threads(deadline))
             verification.result()
             with Control(self.folder, CONTROL, self.check) as control:
                 qmp.execute("cont", deadline)
                 control.resume(deadline)
-        return port
+        return arrival
 
     def _files(self, initrd: Path, saved_disk: Path | None) -> Files:
         parts = self.parts

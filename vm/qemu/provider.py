@@ -24,7 +24,7 @@ from vm.qemu import accel
 from vm.qemu.command import MACHINE_TYPE, Hardware, kernel_command_line
 from vm.qemu.console import last_words, panic
 from vm.qemu.control import Control
-from vm.qemu.launch import CONSOLE, CONTROL, OVERLAY, QMP, Launch, make_overlay, take_identity, write_identity
+from vm.qemu.launch import CONSOLE, CONTROL, OVERLAY, QMP, Arrival, Launch, make_overlay, take_identity, write_identity
 from vm.qemu.parts import Parts, qemu_version
 from vm.qemu.process import died, end, short_path
 from vm.qemu.qmp import Qmp
@@ -102,6 +102,11 @@ class QemuMachine:
     def pid(self) -> int:
         """QEMU's process, 0 where there is none."""
         return self._registration.qemu.pid if self._registration.qemu else 0
+
+    @property
+    def cpu_threads(self) -> tuple[int, ...]:
+        """The threads of QEMU that run its CPUs."""
+        return tuple(self._registration.cpu_threads)
 
     def facts(self) -> MachineFacts:
         """Return what the machine is."""
@@ -233,9 +238,9 @@ class QemuMachine:
         self._process = process
         self._update(qemu=Process.of(process.pid))
 
-    def _ready(self, port: int, start: str) -> None:
+    def _ready(self, arrival: Arrival, start: str) -> None:
         facts = msgspec.structs.replace(self.facts(), start=start)
-        self._update(ready=True, port=port, facts=facts)
+        self._update(ready=True, port=arrival.port, cpu_threads=arrival.cpu_threads, facts=facts)
 
     def _update(self, **changes: object) -> None:
         self._registration = msgspec.structs.replace(self._registration, **changes)

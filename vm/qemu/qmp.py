@@ -83,6 +83,12 @@ class Qmp:
             raise MachineError("QEMU forwards no port to the machine")
         return int(found[1])
 
+    def cpu_threads(self, deadline: Deadline) -> list[int]:
+        """Return the host's threads that run the guest's CPUs; one for all of them where they take turns."""
+        answer = self.execute("query-cpus-fast", deadline)
+        rows = answer if isinstance(answer, list) else []
+        return sorted({int(row["thread-id"]) for row in rows if isinstance(row, dict)})
+
     def save(self, path: str, deadline: Deadline) -> None:
         """Stop the machine and write its memory and devices to ``path``. It stays stopped."""
         self.execute("stop", deadline)
