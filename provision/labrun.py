@@ -104,8 +104,8 @@ class Outcome:
 
 
 def staging_folder(runs: Path) -> Path:
-    """Return where a new staging folder in ``runs`` is to lie: hidden, and named for this process, so that what a dead one
-    left can be told.
+    """Return where a new staging folder in ``runs`` is to lie: hidden, and named for this process, so that what a dead
+    one left can be told.
 
     It is for the caller to make, within the reach of what clears it up.
     """
@@ -131,7 +131,15 @@ def run_lab(request: RunRequest, machine: Machine, staging: Path, deadline: Dead
     """
     journal = _Journal()
     place = Workplace(
-        machine, request.payload, request.words, request.seed, deadline, progress, request.owned, journal.timings
+        machine,
+        request.payload,
+        request.words,
+        request.seed,
+        deadline,
+        progress,
+        request.owned,
+        journal.timings,
+        machine.facts().clock,
     )
 
     def work() -> LabError | None:
@@ -183,7 +191,7 @@ def _run_phases(
         began = time.monotonic()
         progress("attempts")
         tried = attempts.run(
-            place.shell, lab, place.folder, request.payload.binary, place.deadline, place.machine.check
+            place.shell, lab, place.folder, request.payload.binary, place.deadline, place.machine.check, place.clock
         )
         (staging / ATTEMPTS).write_bytes(msgspec.json.format(msgspec.json.encode(tried), indent=1))
         journal.timings["attempts_seconds"] = time.monotonic() - began
