@@ -1,4 +1,4 @@
-"""The virtual clock on real machines: the same work takes the same time, and a known difference is as large as it is."""
+"""The virtual clock on real machines: the same work takes the same time, and a known difference is found as it is."""
 
 from __future__ import annotations
 
