@@ -15,7 +15,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from provision import cli
-from provision.commands import ACCEL, CLOCK, JSON, KERNEL, KERNELS, NAME, RUN, command, finish
+from provision.commands import ACCEL, JSON, KERNEL, KERNELS, NAME, RUN, UP, command, finish
 from provision.frame import ssh_status
 from tasks_matrix import matrix
 
@@ -372,15 +372,7 @@ def images_clean(_c: Context, all: bool = False, json: bool = False) -> None:  #
 # Machines.
 
 
-@command(
-    {
-        "kernel": KERNEL,
-        "name": "what to call it (the kernel's line)",
-        "accel": ACCEL,
-        "clock": CLOCK,
-        "cold": "boot, do not restore",
-    }
-)
+@command(UP)
 def up(_c: Context, kernel: str, name: str = "", accel: str = "auto", clock: str = "host", cold: bool = False) -> None:
     """Start a machine that stays until vm.down."""
     from provision.house import House

@@ -25,6 +25,15 @@ RUN = {
 }
 """Options of everything that runs something in a machine and leaves a record."""
 
+UP = {
+    "kernel": KERNEL,
+    "name": "what to call it (the kernel's line)",
+    "accel": ACCEL,
+    "clock": CLOCK,
+    "cold": "boot, do not restore",
+}
+"""Options of what starts a machine that stays."""
+
 
 def command(
     options: dict[str, str],

@@ -48,6 +48,7 @@ class MachineRow(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     release: str
     accelerator: str
+    clock: str
     port: int
     created: float
 
@@ -317,6 +318,7 @@ def _row(registration: Registration) -> MachineRow:
         else "starting",
         release=facts.kernel.release if facts else "",
         accelerator=facts.accelerator if facts else "",
+        clock=facts.clock if facts else "",
         port=registration.port,
         created=registration.created,
     )

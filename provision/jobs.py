@@ -28,6 +28,7 @@ from vm.errors import Interrupted, LabError, UsageError
 from vm.kernels import sort_key
 from vm.machine import AcceleratorChoice, ClockChoice, Machine, MachineRequest
 from vm.model import Kernel
+from vm.pace import patience
 
 OVERHEAD_SECONDS = 300.0
 """Time for everything around a lab's phases: connecting, pushing, tools that compile, pulling."""
@@ -172,7 +173,8 @@ def _run(job: Job, prepared: Payload, machine: Machine, staging: Path, say: Prog
         around=job.around,
     )
     allowed = sum(phase.timeout + RENEWAL_SECONDS for phase in lab.phases) + OVERHEAD_SECONDS
-    return labrun.run_lab(request, machine, staging, Deadline.after(allowed), say)
+    deadline = Deadline.after(patience(allowed, machine.facts().clock))
+    return labrun.run_lab(request, machine, staging, deadline, say)
 
 
 @contextlib.contextmanager

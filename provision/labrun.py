@@ -136,7 +136,15 @@ def run_lab(request: RunRequest, machine: Machine, staging: Path, deadline: Dead
     """
     journal = _Journal()
     place = Workplace(
-        machine, request.payload, request.words, request.seed, deadline, progress, request.owned, journal.timings
+        machine,
+        request.payload,
+        request.words,
+        request.seed,
+        deadline,
+        progress,
+        request.owned,
+        journal.timings,
+        machine.facts().clock,
     )
 
     def work() -> LabError | None:
@@ -188,7 +196,7 @@ def _run_phases(
         began = time.monotonic()
         progress("attempts")
         tried = attempts.run(
-            place.shell, lab, place.folder, request.payload.binary, place.deadline, place.machine.check
+            place.shell, lab, place.folder, request.payload.binary, place.deadline, place.machine.check, place.clock
         )
         (staging / ATTEMPTS).write_bytes(msgspec.json.format(msgspec.json.encode(tried), indent=1))
         journal.timings["attempts_seconds"] = time.monotonic() - began

@@ -55,5 +55,5 @@ def verified(done: Verification) -> None:
 
 def machines(rows: Sequence[MachineRow]) -> None:
     """Print the machines that run."""
-    cells = [(r.name, r.owner, r.state, r.release, r.accelerator, str(r.port or "-")) for r in rows]
-    cli.print_table(("name", "owner", "state", "kernel", "accelerator", "port"), cells)
+    cells = [(r.name, r.owner, r.state, r.release, r.accelerator, r.clock or "-", str(r.port or "-")) for r in rows]
+    cli.print_table(("name", "owner", "state", "kernel", "accelerator", "clock", "port"), cells)

@@ -20,6 +20,8 @@ from provision.transfer import pull
 from vm import progress
 from vm.deadline import Deadline
 from vm.errors import HangError, LabError, LabFailedError, OutputError, ProbeError, SshError
+from vm.machine import Clock
+from vm.pace import allowance, patience
 
 OUTPUT_MIB = 16
 """MiB that a workload may print (``labkit.MaxOutput``); of what is longer, the first 64 KiB are kept."""
@@ -145,10 +147,12 @@ def tool_command(tool: str, comm: str) -> str:
     return f"python3 tools/bpftrace/_run.py {script}.bt {target}"
 
 
-def command(workload: Workload, phase: Phase, seed: int) -> str:
+def command(workload: Workload, phase: Phase, seed: int, clock: Clock = "emulated") -> str:
     """Return the shell command that runs ``phase`` and leaves its files in ``out/PHASE`` of the workload's folder.
 
-    The workload finds that folder in ``KMLAB_OUT``, for files beside its document (``labkit.OutFolder``).
+    The workload finds that folder in ``KMLAB_OUT``, for files beside its document (``labkit.OutFolder``). Its time-out
+    counts seconds of the machine, whatever they are. The wait for tools is meant in the host's, because they read much
+    from disk: on a counted ``clock`` it is so much longer.
     """
     out = f"out/{phase.name}"
     words = shlex.join(workload_words(workload, phase, seed))
@@ -167,7 +171,8 @@ def command(workload: Workload, phase: Phase, seed: int) -> str:
             f"-t {shlex.quote(tool.replace('/', '-'))} {shlex.quote(tool_command(tool, workload.name))}"
             for tool in phase.tools
         )
-        return f"{start} sh ./with_tools.sh {out} {TOOL_READY_SECONDS} {tools} -- {limit} {words} 2>{out}/tools.err"
+        ready = f"{allowance(TOOL_READY_SECONDS, clock):.0f}"
+        return f"{start} sh ./with_tools.sh {out} {ready} {tools} -- {limit} {words} 2>{out}/tools.err"
     # Only the workload's streams go to files: what contained.sh says goes to the host.
     inner = f'exec "$@" >{out}/workload.json 2>{out}/stderr </dev/null'
     return f"{start} sh -c {shlex.quote(inner)} sh {limit} {words}"
@@ -199,6 +204,7 @@ def run(
     staging: Path,
     deadline: Deadline,
     alive: Callable[[], None],
+    clock: Clock = "emulated",
 ) -> Ran:
     """Run ``phase`` in the machine, bring its files into ``staging``, and say what it left.
 
@@ -210,12 +216,15 @@ def run(
     began = time.monotonic()
     name = f"phase {phase.name} of the lab"
     with progress.waiting(f"phase {phase.name}", phase.seconds):
-        done = shell.run(command(workload, phase, seed), deadline.within(_allowed(phase)), alive=alive, name=name)
+        words, limit = command(workload, phase, seed, clock), deadline.within(patience(_allowed(phase), clock))
+        done = shell.run(words, limit, alive=alive, name=name)
     wall = time.monotonic() - began
     contained = _containment(done)
     into = staging / phase.name
     into.mkdir()
-    names = pull(shell, f"{workload.folder}/out/{phase.name}", into, deadline.within(PULL_SECONDS), alive)
+    names = pull(
+        shell, f"{workload.folder}/out/{phase.name}", into, deadline.within(patience(PULL_SECONDS, clock)), alive
+    )
     if phase.protocol == "none" and "workload.json" in names:
         (into / "workload.json").rename(into / "stdout")
         names[names.index("workload.json")] = "stdout"

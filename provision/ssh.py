@@ -84,9 +84,17 @@ def connect(target: SshTarget, deadline: Deadline, alive: Callable[[], None] = l
         alive()
         deadline.check("connecting over SSH", "the console log of the machine may say why; --cold starts it anew")
         transport = _transport(target, deadline)
-        if transport is not None:
-            break
+        if transport is not None and _logged_in(transport, target, key):
+            return Shell(transport, target)
         time.sleep(0.02)
+
+
+def _logged_in(transport: paramiko.Transport, target: SshTarget, key: paramiko.PKey) -> bool:
+    """Check the host key and log in; return whether the connection lasted that long.
+
+    sshd ends one that has not logged in after two minutes of its machine's time, which is two seconds of the host's on
+    a counted clock.
+    """
     try:
         shown = transport.get_remote_server_key()
         if f"{shown.get_name()} {shown.get_base64()}" != " ".join(target.host_key.split()[:2]):
@@ -96,12 +104,15 @@ def connect(target: SshTarget, deadline: Deadline, alive: Callable[[], None] = l
             )
         transport.auth_publickey(target.user, key)
     except paramiko.SSHException as error:
+        broken = not transport.is_active()
         transport.close()
+        if broken:
+            return False
         raise SshError(f"the machine's sshd refused the key of {target.user}: {error}") from error
     except BaseException:
         transport.close()
         raise
-    return Shell(transport, target)
+    return True
 
 
 def _transport(target: SshTarget, deadline: Deadline) -> paramiko.Transport | None:

@@ -27,7 +27,7 @@ from provision.ssh import Shell, connect
 from provision.transfer import push, push_whole
 from vm.deadline import Deadline
 from vm.errors import HangError, LabError, OutputError, SshError
-from vm.machine import Machine
+from vm.machine import Clock, Machine
 
 GUEST_FOLDER = "/lab"
 """Where runs lie in a machine, a folder each."""
@@ -48,6 +48,7 @@ class Workplace:
 
     :param arguments: of the workload; ``seed``: of everything random in it.
     :param owned: the machine is this run's own, so that it may be reset.
+    :param clock: of the machine.
     :param timings: gets ``connect_seconds`` and ``push_seconds`` of the first time.
     """
 
@@ -59,6 +60,7 @@ class Workplace:
     progress: Progress
     owned: bool = True
     timings: dict[str, float] = field(default_factory=dict)
+    clock: Clock = "emulated"
     _shell: Shell | None = None
     _workload: Workload | None = None
     _answers: bool = True
@@ -110,7 +112,9 @@ class Workplace:
         began = time.monotonic()
         workload = self._placed()
         try:
-            ran = phases.run(self.shell, workload, phase, self.seed, staging, self.deadline, self.machine.check)
+            ran = phases.run(
+                self.shell, workload, phase, self.seed, staging, self.deadline, self.machine.check, self.clock
+            )
             evidence, disturbed = ran.evidence, ran.disturbed
         except (HangError, SshError, OutputError) as error:
             self.machine.check()

@@ -4,7 +4,8 @@ The rules, in the order they are tried for each criterion:
 
 1. the metric is absent → *not testable here*, with its reason;
 2. the clock is not one that the criterion lists, or the metric is a timing under emulation and the criterion gives no
-   reason why the emulator cannot turn it round → *not testable here*, the figure shown;
+   reason why the emulator cannot turn it round → *not testable here*, the figure shown; a virtual clock is emulation,
+   too, and needs no reason where the criterion lists it and leaves ``emulated`` out: it asks for counted instructions;
 3. a gate that the claim depends on failed, or the metric's phase lost what the metric is computed from → *undecided*;
 4. the value, or the whole of its interval, satisfies ``refute`` → *refuted*; ``confirm`` → *confirmed*; neither →
    *undecided*.
@@ -220,8 +221,9 @@ def _clock_refusal(criterion: Criterion, metric: Metric, clock: Clock) -> str:
         allowed = " or ".join(_CLOCK_WORDS[name] for name in criterion.clocks)
         here = "" if metric.is_timing else f", and this machine has {_CLOCK_WORDS[clock]}"
         return f"it may be judged in {allowed} only{here}"
-    if metric.is_timing and clock == "emulated" and not criterion.emulation:
-        return "a time or rate under emulation says nothing of real hardware"
+    if metric.is_timing and clock != "kvm" and not criterion.emulation and "emulated" in criterion.clocks:
+        what = "a number of instructions" if clock == "virtual" else "a time or rate under emulation"
+        return f"{what} says nothing of real hardware"
     return ""
 
 

@@ -34,8 +34,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,47}")
 class MachineRequest:
     """What machine is wanted.
 
-    :param clock: ``host``: a second in the machine is one of the host; ``virtual``: it is emulated, and its time
-        is a count of instructions.
+    :param clock: ``host``: a second in the machine is one of the host; ``virtual``: the machine is emulated, and its
+        time is a count of instructions.
     :param start: ``warm`` restores a saved state (and makes it if there is none yet), ``cold`` boots.
     :param name: how a person finds it again; empty: one is made up.
     :param owner: ``run``: dies with this process, whatever kills it; ``person``: lives on until it is ended by name.

@@ -17,10 +17,13 @@ from vm.machine import SshTarget
 class _Server(paramiko.ServerInterface):
     """Accepts one key for one user, and runs commands with the host's shell."""
 
-    def __init__(self, accepted: paramiko.PKey) -> None:
+    def __init__(self, accepted: paramiko.PKey, dropped: socket.socket | None) -> None:
         self.accepted = accepted
+        self.dropped = dropped
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        if self.dropped is not None:
+            self.dropped.shutdown(socket.SHUT_RDWR)
         fits = username == "root" and key == self.accepted
         return paramiko.common.AUTH_SUCCESSFUL if fits else paramiko.common.AUTH_FAILED
 
@@ -71,8 +74,11 @@ def _execute(channel: paramiko.Channel, command: bytes) -> None:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *, silent: bool = False) -> Iterator[SshTarget]:
-    """Serve on a free loopback port; yield how to reach it. ``silent`` accepts connections and never says a word."""
+def serving(folder: Path, *, silent: bool = False, impatient: int = 0) -> Iterator[SshTarget]:
+    """Serve on a free loopback port; yield how to reach it.
+
+    ``silent`` accepts connections and never says a word; the first ``impatient`` ones are dropped during the login.
+    """
     host_key = paramiko.Ed25519Key.from_private_key_file(str(_new_key(folder / "host")))
     client = _new_key(folder / "client")
     accepted = paramiko.Ed25519Key.from_private_key_file(str(client))
@@ -92,8 +98,9 @@ def serving(folder: Path, *, silent: bool = False) -> Iterator[SshTarget]:
             transport = paramiko.Transport(connection)
             transport.add_server_key(host_key)
             transports.append(transport)
-            with contextlib.suppress(paramiko.SSHException, EOFError):
-                transport.start_server(server=_Server(accepted))
+            with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+                early = len(transports) <= impatient
+                transport.start_server(server=_Server(accepted, connection if early else None))
 
     thread = threading.Thread(target=accept, daemon=True)
     thread.start()

@@ -38,6 +38,13 @@ def test_a_near_name_is_suggested_and_else_all_are_shown() -> None:
     assert far.value.hint == "there is: auto, kvm, tcg"
 
 
+def test_a_clock_is_the_hosts_or_virtual() -> None:
+    assert [cli.clock(word) for word in ("host", "virtual")] == ["host", "virtual"]
+    with pytest.raises(UsageError, match="--clock 'virtul' is not known") as near:
+        cli.clock("virtul")
+    assert near.value.hint == "did you mean virtual?"
+
+
 def test_json_is_one_document_with_sorted_names(capsys: pytest.CaptureFixture[str]) -> None:
     cli.print_json({"b": [1.5, None], "a": "ü"})
 

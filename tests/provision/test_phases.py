@@ -47,6 +47,17 @@ def test_the_traced_phase_puts_the_loader_in_front() -> None:
     )
 
 
+def test_tools_get_as_long_to_read_from_disk_where_an_idle_second_is_a_minute() -> None:
+    phase = Phase(name="kernel", sections=["free"], tools=["bcc/futex"], timeout=30)
+
+    usual = phases.command(WORKLOAD, phase, seed=7)
+    counted = phases.command(WORKLOAD, phase, seed=7, clock="virtual")
+
+    assert "with_tools.sh out/kernel 180 -t" in usual
+    assert "with_tools.sh out/kernel 10800 -t" in counted
+    assert "-- timeout -k 5 30 ./mutex" in counted, "a workload's time-out is in the machine's own seconds"
+
+
 def test_a_phase_may_override_an_option() -> None:
     phase = Phase(name="timed", sections=["free"], options={"seconds": "9"})
     assert "--seconds=9" in phases.workload_words(WORKLOAD, phase, seed=1)

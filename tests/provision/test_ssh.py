@@ -99,6 +99,16 @@ def test_a_key_that_is_not_accepted_is_an_ssh_error(target: SshTarget, tmp_path:
             connect(wrong, soon())
 
 
+def test_a_login_that_the_server_cut_off_is_tried_again(tmp_path: Path) -> None:
+    with serving(tmp_path, impatient=2) as target, connect(target, soon()) as shell:
+        assert shell.run("echo in", soon()).text() == "in"
+
+
+def test_a_login_that_is_always_cut_off_ends_at_the_deadline(tmp_path: Path) -> None:
+    with serving(tmp_path, impatient=100) as target, pytest.raises(HangError, match="connecting over SSH"):
+        connect(target, Deadline.after(0.6))
+
+
 def test_a_server_without_a_banner_is_a_hang(tmp_path: Path) -> None:
     with serving(tmp_path, silent=True) as mute, pytest.raises(HangError, match="connecting over SSH"):
         connect(mute, Deadline.after(0.4))

@@ -161,6 +161,7 @@ def test_other_clocks_have_their_own_mark_or_none(found: Record, clock: str, tag
     content = html.page(msgspec.structs.replace(found, provenance=provenance))
     assert '<span class="tag">emulated' not in content
     assert ('<span class="tag">counted instructions' in content) is bool(tag)
+    assert ("no nanoseconds of hardware" in content) is bool(tag)
 
 
 HOSTILE = [

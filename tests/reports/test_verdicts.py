@@ -86,6 +86,9 @@ WHY = "the emulator executes the same instructions"
         (metric(5, **TIME), {"emulation": WHY, "clocks": ["kvm"]}, "emulated", "not_testable"),
         (metric(5, **TIME), {"clocks": ["kvm"]}, "virtual", "not_testable"),
         (metric(5, **TIME), {"clocks": ["kvm", "virtual"]}, "virtual", "confirmed"),
+        (metric(5, **TIME), {}, "virtual", "not_testable"),
+        (metric(5, **TIME), {"emulation": WHY}, "virtual", "confirmed"),
+        (metric(5), {}, "virtual", "confirmed"),
         (metric(5, kind="rate", phase="timed"), {}, "emulated", "not_testable"),
         (metric(5, kind="ratio", timing=True), {}, "emulated", "not_testable"),
         (metric(5, kind="ratio"), {}, "emulated", "confirmed"),
@@ -108,6 +111,11 @@ def test_a_figure_that_may_not_be_judged_is_shown_and_marked() -> None:
 def test_a_figure_of_counted_instructions_is_named_so() -> None:
     verdict = judge(metric(5, **TIME), criterion(clocks=["virtual"]), clock="virtual")
     assert "counted instructions" in verdict.sentence
+
+
+def test_counted_instructions_are_no_speed_of_hardware_unless_the_criterion_asks_for_them() -> None:
+    verdict = judge(metric(5, **TIME), clock="virtual")
+    assert "in counted instructions; a number of instructions says nothing of real hardware" in verdict.sentence
 
 
 def gate(value: float | None, claims: list[str] | None = None) -> list[GateResult]:

@@ -353,6 +353,29 @@ def test_the_saved_state_fits_only_its_hardware(host: Host) -> None:
     assert json.loads((small.folder / "state.json").read_text())["key"] == small.record.key
 
 
+def test_a_machine_that_counts_is_saved_restored_and_reset_as_one(host: Host) -> None:
+    parts = host.house.images(host.kernel("6.1")).parts
+    began = time.time()
+    with host.start(clock="virtual") as machine:
+        for _ in range(2):
+            slept = time.monotonic()
+            count, before, after, date = ask(
+                machine, "nproc; cut -d' ' -f1 /proc/uptime; sleep 200; cut -d' ' -f1 /proc/uptime; date +%s"
+            ).splitlines()
+            assert time.monotonic() - slept < 60, "idle time was not skipped"
+            assert float(after) - float(before) >= 200
+            assert int(date) >= int(began), "it is never behind the host"
+            assert count == "2"
+            facts = machine.facts()
+            assert (facts.clock, facts.accelerator, facts.start) == ("virtual", "tcg", "warm")
+            machine.reset(Deadline.after(SECONDS))
+        assert classify(machine.console_path.read_text()) == []
+
+    counted = host.provider.saved_state(parts, Hardware(2, 1024, "tcg", counted=True), Deadline.after(SECONDS))
+    usual = host.provider.saved_state(parts, Hardware(2, 1024, "tcg"), Deadline.after(SECONDS))
+    assert counted.record.key != usual.record.key
+
+
 def test_facts_of_a_machine_that_has_ended_say_so(host: Host) -> None:
     machine = host.start()
     machine.stop()

@@ -52,6 +52,18 @@ def test_under_kvm_the_clock_is_left_to_kvm() -> None:
     assert "tsc" not in kernel_command_line("kvm")
 
 
+def test_a_virtual_clock_is_one_thread_that_counts_and_nothing_else_differs() -> None:
+    usual = machine_arguments(EMULATED, FILES, CHANNELS, name="mine")
+    counted = machine_arguments(replace(EMULATED, counted=True), FILES, CHANNELS, name="mine")
+
+    assert value(counted, "-accel") == "tcg,thread=single"
+    assert value(counted, "-icount") == "shift=1,sleep=off"
+    assert value(counted, "-smp") == "2"
+    where = counted.index("-icount")
+    assert [*counted[: where - 1], "tcg,thread=multi", *counted[where + 2 :]] == usual
+    assert replace(EMULATED, counted=True).clock == "virtual"
+
+
 def test_a_restored_machine_differs_only_in_its_disk_chain_and_in_waiting() -> None:
     cold = machine_arguments(EMULATED, FILES, CHANNELS, name="mine")
     warm = machine_arguments(

@@ -89,6 +89,28 @@ def test_a_qemu_that_cannot_save_states_starts_cold_and_says_so(layout: Layout, 
     assert left.facts.start == "cold"
 
 
+def test_a_virtual_clock_needs_no_trial_of_kvm_and_is_remembered_with_the_machine(
+    layout: Layout, tmp_path: Path
+) -> None:
+    machines = provider(layout, tmp_path, f"echo $* > {tmp_path}/words; exit 1")
+
+    with pytest.raises(QemuDiedError):
+        machines.start(MachineRequest(KERNEL, clock="virtual", start="cold", name="counted"), Deadline.after(30))
+
+    assert "-accel tcg,thread=single -icount shift=1,sleep=off" in (tmp_path / "words").read_text()
+    left = machines.registry.read("counted")
+    assert left is not None
+    assert left.facts is not None
+    assert (left.facts.clock, left.facts.accelerator) == ("virtual", "tcg")
+
+
+def test_a_virtual_clock_under_kvm_is_refused_with_what_would_do() -> None:
+    with pytest.raises(UsageError, match="instructions of an emulated CPU") as refused:
+        MachineRequest(KERNEL, accel="kvm", clock="virtual")
+
+    assert "choose tcg" in refused.value.hint
+
+
 @pytest.mark.parametrize(
     "wishes", [{"name": "../up"}, {"name": "A"}, {"cpus": 0}, {"memory_mib": 1}, {"port": 70000}, {"name": "x" * 60}]
 )
