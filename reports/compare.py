@@ -39,11 +39,6 @@ from vm.errors import RecordError, UsageError
 DELTA = 0.03
 """Margin of equivalence of a set of records where none is asked for: ±3%."""
 
-AFTERWARDS = (
-    "No plan stands behind these records: which kernels, how many runs and which metrics were not chosen before "
-    "anything ran, so that the tests promise less than they do for a matrix."
-)
-
 
 def compare(folder: Path, *, baseline: str = "", clock: str = "") -> Comparison:
     """Compare the kernels of the matrix in ``folder``.
@@ -102,7 +97,6 @@ def compare_records(
     planned = {plan.cell(plan.baseline).kernel_line for plan in found.plans} & set(lines)
     first = min(lines, key=line_key)
     chosen = _baseline(baseline, lines) or (planned.pop() if len(planned) == 1 else first)
-    found.notes.insert(0, AFTERWARDS)
     count = len(found.samples) + len(found.excluded)
     return _make(found, f"{count} records", used, lines, chosen, chosen, [], delta, alpha)
 

@@ -53,6 +53,13 @@ CLOCK_SENTENCES: Mapping[Clock, str] = {
 """What times of a clock mean, in two sentences."""
 
 
+AFTERWARDS = (
+    "No plan stands behind these records: which kernels, how many runs and which metrics were not chosen before "
+    "anything ran, so that the tests promise less than they do for a matrix."
+)
+"""What a comparison that was not chosen beforehand says of itself."""
+
+
 def tally(comparison: Comparison) -> dict[Change, int]:
     """Return how many verdicts on primary metrics there are of each kind, the control left out."""
     found = Counter(effect.change for lab in comparison.labs for effect in effects(lab))
