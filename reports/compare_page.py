@@ -71,8 +71,7 @@ class Drawn:
 class LabView:
     """A lab as the page shows it.
 
-    :param number: from 1; ids begin with ``lab-NUMBER``. :param typical: kernel → median of its runs, from the
-        distribution; the control's stands under :attr:`again`.
+    :param number: from 1; ids begin with ``lab-NUMBER``.
     :param values: block → kernel → value and link of each run, columns as ``columns``.
     """
 
@@ -80,8 +79,6 @@ class LabView:
     lab: LabComparison
     cells: tuple[Cell, ...]
     forest: Forest | None
-    typical: dict[str, float]
-    again: str
     change: str
     drawn: tuple[Drawn, ...]
     heats: tuple[KernelHeat, ...]
@@ -191,8 +188,6 @@ def _lab(comparison: Comparison, lab: LabComparison, number: int, links: _Links)
     lines = [kernel.line for kernel in comparison.kernels]
     primary = lab.primary
     shown = [] if primary is None else primary.effects
-    again = f"{comparison.baseline} again"
-    series = [each for chart in lab.distributions if chart.id == "primary" for each in chart.series]
     drawn = [
         msgspec.structs.replace(part, id=f"{anchor}-{part.id}")
         for chart in lab.distributions
@@ -204,8 +199,6 @@ def _lab(comparison: Comparison, lab: LabComparison, number: int, links: _Links)
         lab=lab,
         cells=tuple(_cell(comparison, lab, line, anchor) for line in lines),
         forest=compare_plots.forest(shown, comparison.delta) if any(e.ratio is not None for e in shown) else None,
-        typical={each.name: html.percentile(each, 0.5) for each in series},
-        again=next((each.name for each in series if each.name.endswith(" again")), again),
         change=compare_words.first_change(comparison, "" if primary is None else primary.first_change, shown),
         drawn=tuple(Drawn(chart, compare_plots.distribution(chart)) for chart in drawn),
         heats=tuple(

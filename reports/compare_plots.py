@@ -12,13 +12,15 @@ import msgspec
 from reports.charts import Ecdf, HeatMap
 from reports.comparison import Effect
 from reports.plots import SIDE, Axis, Curve, HeatPlot, LinePlot, Tick, ecdf_plot, heat_plot, linear_axis_within
-from reports.text import number, relative
+from reports.text import NARROW, number
 
 WIDEST = 6.0
 """An interval goes on beyond the axis where it is this many times farther out than the farthest estimate."""
 
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000, 1_000_000)
 """Distances between ticks of a forest plot, in percent."""
+
+MOST_TICKS = 8
 
 SERIES = 6
 """Curves that a reader tells apart by form and colour."""
@@ -81,17 +83,21 @@ def forest(effects: Sequence[Effect], delta: float) -> Forest:
 
 
 def _ticks(low: float, high: float) -> tuple[Tick, ...]:
-    """Return ticks at round percents, at most six of them, 0 always among them."""
+    """Return ticks at round percents, at most :data:`MOST_TICKS`, 0 among them."""
     first, last = math.expm1(low) * 100, math.expm1(high) * 100
     for step in TICKS:
         values = [step * index for index in range(math.ceil(first / step), math.floor(last / step) + 1)]
-        if len(values) <= 6:
+        if len(values) <= MOST_TICKS:
             break
     return tuple(
-        Tick(round((math.log1p(value / 100) - low) / (high - low) * 100, 2), relative(1 + value / 100))
+        Tick(round((math.log1p(value / 100) - low) / (high - low) * 100, 2), _percent(value))
         for value in values
         if value > -100
     )
+
+
+def _percent(value: float) -> str:
+    return f"{value:+,g}%".replace("-", "−").replace(",", NARROW) if value else "0%"
 
 
 def distribution(chart: Ecdf) -> LinePlot:

@@ -109,7 +109,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """A metric of a lab over all kernels.
 
     :param primary: the one that was declared beforehand; all others are exploratory.
-    :param values: by kernel line; ``control``: those of the baseline's second time.
+    :param values: by kernel line; ``control``: those of the baseline's second time. ``medians`` and ``control_median``:
+        of these.
     :param first_change: first kernel, in the order of versions, that differs from the baseline; empty where none does.
     """
 
@@ -123,6 +124,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     primary: bool
     values: dict[str, list[Value]]
     control: list[Value]
+    medians: dict[str, float]
+    control_median: float | None
     effects: list[Effect]
     first_change: str = ""
 
