@@ -20,6 +20,7 @@ from go_labs.matrix import (
     Ended,
     MatrixPlan,
     Opened,
+    Outcome,
     Voided,
     counted,
     is_done,
@@ -58,7 +59,7 @@ class Summary:
     plan: MatrixPlan
     done: int
     passed: int
-    failed: Mapping[str, int]
+    failed: Mapping[Outcome, int]
     retried: int
 
 
@@ -139,7 +140,7 @@ def summary(folder: Path) -> Summary:
     plan, ended = matrix.read_plan(folder), matrix.ended(matrix.read_journal(folder))
     tried = [ended.get(run.number, []) for run in plan.runs]
     verdicts = [counted(each) for each in tried if is_done(each)]
-    outcomes: Counter[str] = Counter(each.outcome for each in verdicts if each is not None)
+    outcomes: Counter[Outcome] = Counter(each.outcome for each in verdicts if each is not None)
     passed = outcomes.pop("passed", 0)
     return Summary(
         folder=folder,
