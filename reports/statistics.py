@@ -7,7 +7,7 @@ boot: an interval from here speaks about this run, not about the kernel (compari
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +88,7 @@ def paired_log_ratio(numerators: Numbers, denominators: Numbers, level: float = 
     i, j = np.triu_indices(n)
     walsh = np.sort((logs[i] + logs[j]) / 2)
     value = float(np.exp(np.median(walsh)))
-    k = _signed_rank_quantile(n, (1 - level) / 2)
+    k = signed_rank_quantile(n, (1 - level) / 2)
     if k < 1:
         return Estimate(value, None, n)
     interval = Interval(
@@ -100,20 +100,33 @@ def paired_log_ratio(numerators: Numbers, denominators: Numbers, level: float = 
     return Estimate(value, interval, n)
 
 
-def _signed_rank_quantile(n: int, alpha: float) -> int:
-    """Return the largest k with P(T < k) <= alpha, for Wilcoxon's signed-rank statistic T of n pairs."""
-    if n > 25:
-        from scipy import special
+EXACT_PAIRS = 25
+"""Pairs up to which the distribution of signed ranks is counted out; beyond, it is taken as normal."""
 
-        mean, deviation = n * (n + 1) / 4, np.sqrt(n * (n + 1) * (2 * n + 1) / 24)
-        return int(np.floor(mean + deviation * special.ndtri(alpha)))
+
+def flip_sums(ranks: Iterable[int]) -> Floats:
+    """Return how many ways of giving signs to ``ranks`` have each sum of the positive ones, from 0 to the sum of all.
+
+    The null distribution of Wilcoxon's statistic, not yet divided by ``2**n``: each difference is as likely to be
+    positive as negative. Ranks with ties come doubled, as whole numbers.
+    """
     ways = np.ones(1)
-    for rank in range(1, n + 1):
+    for rank in ranks:
         shifted = np.zeros(ways.size + rank)
         shifted[: ways.size] += ways
         shifted[rank:] += ways
         ways = shifted
-    below = np.cumsum(ways) / 2.0**n  # below[t] = P(T <= t)
+    return ways
+
+
+def signed_rank_quantile(n: int, alpha: float) -> int:
+    """Return the largest k with P(T < k) <= alpha, for Wilcoxon's signed-rank statistic T of n pairs."""
+    if n > EXACT_PAIRS:
+        from scipy import special
+
+        mean, deviation = n * (n + 1) / 4, np.sqrt(n * (n + 1) * (2 * n + 1) / 24)
+        return int(np.floor(mean + deviation * special.ndtri(alpha)))
+    below = np.cumsum(flip_sums(range(1, n + 1))) / 2.0**n  # below[t] = P(T <= t)
     return int(np.searchsorted(below, alpha, side="right"))
 
 

@@ -45,16 +45,16 @@ def test_a_paired_ratio_is_the_hodges_lehmann_of_the_logs() -> None:
     assert bounds(found.interval) == pytest.approx((2, 2))
 
 
-def test_the_signed_rank_quantiles_are_those_of_the_tables() -> None:
+def test_thesigned_rank_quantiles_are_those_of_the_tables() -> None:
     # Critical values of T for 5% on two sides: 0 at 6 pairs, 2 at 7, 8 at 10, 52 at 20.
     for pairs, critical in ((6, 0), (7, 2), (10, 8), (20, 52)):
-        assert statistics._signed_rank_quantile(pairs, 0.025) == critical + 1
-    assert statistics._signed_rank_quantile(5, 0.025) == 0
+        assert statistics.signed_rank_quantile(pairs, 0.025) == critical + 1
+    assert statistics.signed_rank_quantile(5, 0.025) == 0
 
 
 def test_the_normal_approximation_meets_the_exact_quantile() -> None:
-    exact = [statistics._signed_rank_quantile(n, 0.025) for n in (24, 25)]
-    assert statistics._signed_rank_quantile(26, 0.025) - exact[1] == pytest.approx(exact[1] - exact[0], abs=2)
+    exact = [statistics.signed_rank_quantile(n, 0.025) for n in (24, 25)]
+    assert statistics.signed_rank_quantile(26, 0.025) - exact[1] == pytest.approx(exact[1] - exact[0], abs=2)
 
 
 @pytest.mark.parametrize(("top", "bottom"), [([], []), ([1], [1, 2]), ([0], [1]), ([1], [-1]), ([math.nan], [1])])
