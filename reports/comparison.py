@@ -18,9 +18,9 @@ COMPARISON_SCHEMA = 1
 Change = Literal["faster", "slower", "higher", "lower", "equivalent", "undecided"]
 """Verdict on a metric on a kernel, against the baseline.
 
-``faster`` and ``slower`` are said of times and rates (and what is derived from them), ``higher`` and ``lower`` of
-everything else;
-``equivalent``: within ±delta; ``undecided``: the data allow none of these.
+``faster`` and ``slower`` are said of times (less is faster) and rates (more is faster), ``higher`` and ``lower`` of
+everything else, ratios of two times too: a speed-up that falls is not faster. ``equivalent``: within ±delta;
+``undecided``: the data allow none of these.
 """
 
 
@@ -39,8 +39,12 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
 class Excluded(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt or a record that does not count, listed and never dropped in silence.
 
-    :param kind: an outcome of ``go_labs.matrix`` other than passed, or ``other_host``, ``incomplete_block``,
-        ``cut_off``, ``unreadable``.
+    :param kind: an outcome of ``go_labs.matrix`` other than passed; ``cut_off`` (it never ended), ``voided`` (its
+        record broke later), ``unreadable``, ``mismatch`` (the record is not of the run that the journal names),
+        ``duplicate`` (of a set of records); ``other_control`` (the second time of another baseline); ``other_clock``, ``other_group`` (Go version, build, options, lab, lock or
+        machine are not those that the comparison is of), ``other_host`` (than the baseline's of the same block),
+        ``incomplete_block`` (the baseline is missing in it).
+    :param block: the repeat, 0 where it has none.
     :param retried: whether a later attempt at the same run counts.
     """
 
@@ -71,11 +75,14 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
 
     :param control: the baseline against itself.
     :param ratio: 1.041 is +4.1%; None where there is none, ``absent`` says why. ``n``: paired blocks.
-    :param p: of no difference, as it is; ``p_adjusted``: for the family of the lab (Holm); ``q``: for all of the
-        comparison
-        (Benjamini–Hochberg), exploratory.
+    :param p: of no difference, as it is; ``p_adjusted``: for the family of the lab (Holm), primary metrics only;
+        ``q``: for all of the comparison (Benjamini–Hochberg), exploratory.
+    :param p_equivalent: of a ratio beyond the margin, as it is; ``p_equivalent_adjusted``: for the family (Holm), of an
+        exploratory metric for all of the comparison (Benjamini–Hochberg).
     :param spread: standard deviation of the paired log-ratios.
-    :param detectable: smallest relative difference that n blocks of this spread find with 80% power; None: none at all.
+    :param identical: the same value in every block, or 0 in every run.
+    :param detectable: smallest relative difference that n blocks of this spread find with 80% power; None: none at
+        all, or not a primary metric.
     :param words: the verdict in a sentence.
     """
 
@@ -89,6 +96,7 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     p: float | None = None
     p_adjusted: float | None = None
     p_equivalent: float | None = None
+    p_equivalent_adjusted: float | None = None
     q: float | None = None
     spread: float | None = None
     identical: bool = False
@@ -143,7 +151,10 @@ class ClaimRow(msgspec.Struct, frozen=True, kw_only=True):
 class LabComparison(msgspec.Struct, frozen=True, kw_only=True):
     """A lab over all kernels.
 
+    :param primary: None where no run counts.
     :param unfit: kernel line → why the lab cannot run there.
+    :param same: metrics that had one and the same value in every run, so that there is nothing to compare.
+    :param partial: metrics that the baseline has no value of in some block, or no other kernel in all of them.
     :param distributions: of the primary metric's values by kernel, and of the latencies of all runs where the lab
         records any.
     :param latencies: heat map kernel × latency of merged histograms, where the lab has one.
@@ -158,13 +169,15 @@ class LabComparison(msgspec.Struct, frozen=True, kw_only=True):
     distributions: list[Ecdf]
     latencies: list[HeatMap]
     unfit: dict[str, str] = {}
+    same: int = 0
+    partial: int = 0
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
     """What the baseline against itself showed.
 
-    :param metrics: that were compared; ``false``: how many of these differed at ``alpha``, uncorrected; ``interval``:
-        of their share.
+    :param metrics: that could have differed; ``false``: how many of these did at ``alpha``, uncorrected; ``interval``:
+        of their share. ``identical`` and ``too_few``: others, the same in every block or with too few blocks.
     :param resolved: lab → smallest effect that its primary metric could resolve (half the width of the control's
         interval).
     """
@@ -174,6 +187,8 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     interval: Interval | None
     resolved: dict[str, float]
     words: str
+    identical: int = 0
+    too_few: int = 0
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,12 +196,12 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     :param name: id of the matrix, or of the set of records.
     :param clock: of all its runs: clocks are never compared with each other.
-    :param chosen: whether kernels, repeats, delta and metrics were chosen before anything ran (a matrix), or after (a
-        set of
-        records), which the page says.
+    :param chosen: whether kernels, repeats, delta and metrics were chosen before anything ran (a matrix), or after
+        (a set of records), which the page says.
     :param kernels: in the order of versions; ``baseline`` is the line of one of them.
     :param planned: runs of the plan; ``finished``: those with an attempt that counts or was the last; ``passed``.
-    :param tally: outcome → attempts.
+    :param tally: outcome → attempts, of a set of records ``passed`` and kinds of :class:`Excluded`.
+    :param blocks: most blocks in which some kernel of some lab pairs with the baseline.
     :param blocks_needed: least paired blocks with which any difference could be established, after correction.
     :param provenance: label → value, of what all runs have in common; ``differs``: label → values, of what they do not.
     """

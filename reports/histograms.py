@@ -29,6 +29,14 @@ def merged(histograms: Iterable[Histogram]) -> Histogram | None:
     return Histogram(bits=found[0].bits, counts=dict(counts))
 
 
+def possible(histogram: Histogram) -> bool:
+    """Whether each bucket is one that a value of 64 bits can fall into, and holds something."""
+    if not 1 <= histogram.bits <= 16:
+        return False
+    last = (64 - histogram.bits + 1) << histogram.bits
+    return all(0 <= bucket < last and count > 0 for bucket, count in histogram.counts.items())
+
+
 def bounds(bits: int, bucket: int) -> tuple[int, int]:
     """Return the lowest and the highest value of a bucket.
 

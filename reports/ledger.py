@@ -18,7 +18,7 @@ from go_labs import spec
 from go_labs.evidence import Provenance
 from go_labs.spec import Claim, Lab
 from reports import record
-from reports.schema import SCHEMA, Clock, Outcome
+from reports.schema import Clock, Outcome
 from reports.text import neutral
 from vm import kernels as kernel_names
 from vm.errors import RecordError, UsageError
@@ -150,21 +150,13 @@ def read(folder: Path) -> Run:
 
     :raises RecordError: it is missing, broken, of another schema, or does not say when it ended.
     """
-    hint = "`invoke report` checks a record as a whole"
-    try:
-        brief = msgspec.json.decode((folder / record.RUN).read_bytes(), type=Brief)
-    except OSError as error:
-        raise RecordError(f"no {record.RUN}: {error.strerror}", hint) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RecordError(f"{record.RUN} is no run record: {error}", hint) from error
-    if brief.schema != SCHEMA:
-        raise RecordError(f"{record.RUN} has schema {brief.schema}; this program reads schema {SCHEMA}", hint)
+    brief = record.brief(folder, Brief)
     try:
         finished = datetime.fromisoformat(brief.provenance.finished)
     except ValueError as error:
-        raise RecordError(f"{record.RUN} ended at no time: {brief.provenance.finished!r}", hint) from error
+        raise RecordError(f"{record.RUN} ended at no time: {brief.provenance.finished!r}", record.WHOLE) from error
     if finished.tzinfo is None:
-        raise RecordError(f"{record.RUN} ended at a time without an offset: {brief.provenance.finished}", hint)
+        raise RecordError(f"{record.RUN} ended at a time without an offset: {brief.provenance.finished}", record.WHOLE)
     return Run(folder, brief, finished.astimezone(UTC))
 
 
@@ -185,14 +177,14 @@ def choose_lines(names: Sequence[str], found: Found, lock: Lock) -> list[str]:
     """
     recorded = {run.brief.provenance.kernel_line for run in found.runs}
     if not names:
-        return sorted({*kernel_names.defaults(lock.kernels), *recorded}, key=_line_key)
+        return sorted({*kernel_names.defaults(lock.kernels), *recorded}, key=line_key)
     lines = [name if name in recorded else kernel_names.resolve(name, lock).line for name in names]
     if len(set(lines)) < len(lines):
         raise UsageError(f"--kernel {','.join(names)} names one kernel twice", f"it means {', '.join(lines)}")
     return lines
 
 
-def _line_key(line: str) -> tuple[int, tuple[int, ...], str]:
+def line_key(line: str) -> tuple[int, tuple[int, ...], str]:
     """Order lines by number, kernels of one's own after them by name."""
     try:
         return 0, kernel_names.sort_key(line), line

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -327,6 +328,32 @@ def read(path: Path, *, verify: bool = True) -> Record:
         for artefact in record.artefacts:
             _verify(path, artefact)
     return record
+
+
+WHOLE = "`invoke report` checks a record as a whole"
+"""Hint where a record was read in part."""
+
+_Part = TypeVar("_Part", bound=msgspec.Struct)
+
+
+def brief(folder: Path, kind: type[_Part]) -> _Part:
+    """Return those fields of ``run.json`` in ``folder`` that ``kind`` has; the rest is passed over, nothing is hashed.
+
+    :param kind: a struct with a field ``schema``.
+    :raises RecordError: it is missing, broken, or of another schema.
+    """
+    try:
+        data = (folder / RUN).read_bytes()
+    except OSError as error:
+        raise RecordError(f"no {RUN}: {error.strerror}", WHOLE) from error
+    try:
+        found = msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{RUN} is no run record: {error}", WHOLE) from error
+    version = getattr(found, "schema", None)
+    if version != schema.SCHEMA:
+        raise RecordError(f"{RUN} has schema {version}; this program reads schema {schema.SCHEMA}", WHOLE)
+    return found
 
 
 def _verify(path: Path, artefact: Artefact) -> None:

@@ -22,12 +22,12 @@ from go_labs.evidence import (
     AttemptResult,
     Attempts,
     Evidence,
-    Histogram,
     PhaseEvidence,
     Segment,
     WorkloadOutput,
 )
 from go_labs.spec import Lab
+from reports import histograms
 from reports.analysis import CompilerNote, Events, PhaseData, RunData, no_events
 from reports.text import neutral
 from vm.errors import LabError, OutputError, RecordError
@@ -299,17 +299,9 @@ def _segment_problems(segment: Segment) -> list[str]:
     if any(not math.isfinite(value) for values in segment.samples.values() for value in values):
         problems.append(f"segment {segment.id} has a sample that is not finite")
     texts = [segment.section, *segment.parameters, *segment.parameters.values(), *segment.counts, *segment.samples]
-    if any(not _holds_together(histogram) for histogram in segment.histograms.values()):
+    if any(not histograms.possible(histogram) for histogram in segment.histograms.values()):
         problems.append(f"segment {segment.id} has a histogram with counts or buckets that cannot be")
     texts += [*segment.expected, *segment.addresses, *segment.goroutines, *segment.histograms]
     if any(len(text) > MAXIMUM_STRING for text in texts):
         problems.append(f"segment {segment.id} has a name longer than {MAXIMUM_STRING} characters")
     return problems
-
-
-def _holds_together(histogram: Histogram) -> bool:
-    """Whether each bucket is one that a value of 64 bits can fall into, and holds something."""
-    if not 1 <= histogram.bits <= 16:
-        return False
-    last = (64 - histogram.bits + 1) << histogram.bits
-    return all(0 <= bucket < last and count > 0 for bucket, count in histogram.counts.items())

@@ -23,6 +23,9 @@ OUTCOME_WORDS: dict[Outcome, str] = {
 }
 """How a verdict reads."""
 
+NARROW = "\u202f"
+"""Narrow no-break space, between groups of three digits."""
+
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
@@ -100,3 +103,21 @@ def interval(bounds: Interval | None, unit: str, kind: str = "") -> str:
     shown = unit if unit == "ns" else ""  # a unit that does not scale stands beside the value already
     low, high = quantity(bounds.low, shown, kind), quantity(bounds.high, shown, kind)
     return f"[{low}, {high}] at {bounds.level:.0%}"
+
+
+def relative(ratio: float, *, sign: bool = True) -> str:
+    """Return a ratio as a change in percent, 1.041 as ``+4.1%``; small ones never rounded to nothing."""
+    change = (ratio - 1) * 100
+    size = abs(change)
+    if size < 1e-9:
+        return "±0%" if sign else "0%"
+    digits = f"{size:,.0f}" if size >= 99.5 else f"{size:.1f}" if size >= 0.0995 else f"{size:.1g}"
+    return f"{('+' if change > 0 else '−') if sign else ''}{digits.replace(',', NARROW)}%"
+
+
+def relative_interval(bounds: Interval | None, *, level: bool = False) -> str:
+    """Return an interval of a ratio as ``[+1.2%, +6.8%]``, with its level where asked for or where it is not 95%."""
+    if bounds is None:
+        return ""
+    told = f" at {bounds.level * 100:.4g}%" if level or abs(bounds.level - 0.95) > 1e-9 else ""
+    return f"[{relative(bounds.low)}, {relative(bounds.high)}]{told}"
