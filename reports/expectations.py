@@ -25,6 +25,9 @@ __all__ = ["Expectations", "Surprise", "check", "document", "draft", "parse", "r
 _PASSES = frozenset({"passed", "confirmed", "equivalent", "faster"})
 """What reads as a pass, so that a surprise can be told as an unexpected one."""
 
+LEFT_OUT = frozenset({"other_host", "other_clock", "other_group", "other_control", "incomplete_block"})
+"""Why a run that passed does not count in a comparison (:class:`reports.comparison.Excluded`)."""
+
 
 class Surprise(msgspec.Struct, frozen=True, kw_only=True):
     """Something that is not as expected.
@@ -114,12 +117,13 @@ def _runs(comparison: Comparison, lab: LabComparison, line: str, release: str) -
     """
     good: dict[str, None] = {}
     for compared in [*([lab.primary] if lab.primary else []), *lab.exploratory]:
-        control = compared.control if line == comparison.baseline else []
+        again = next((effect.kernel for effect in compared.effects if effect.control), comparison.baseline)
+        control = compared.control if line == again else []
         good |= dict.fromkeys(value.record for value in [*compared.values.get(line, []), *control])
     for claim in lab.claims:
         good |= dict.fromkeys(each.record for each in claim.verdicts.get(line, []))
     excluded = [each for each in comparison.excluded if each.lab == lab.lab and each.kernel == line]
-    good |= dict.fromkeys(each.record for each in excluded if each.kind in ("other_host", "incomplete_block"))
+    good |= dict.fromkeys(each.record for each in excluded if each.kind in LEFT_OUT)
     failed = [each for each in excluded if each.kind in OUTCOME_WORDS and not each.retried]
     last = {block: max(e.attempt for e in failed if e.block == block) for block in {e.block for e in failed}}
     failed = [each for each in failed if each.attempt == last[each.block]]
@@ -173,8 +177,10 @@ def _surprise(thing: _Thing, expectations: Expectations) -> Surprise | None:
         return _unnamed(thing, expectations)
     number_, entry = entries[-1]
     wanted = set(entry.expected)
-    wrong = [] if ANY in wanted else [word for word in thing.got if word not in wanted]
-    missing = not thing.got and ANY not in wanted
+    # Of runs, "*" means all labs that run there; who names a lab means that it does.
+    lax = thing.what == "run" and thing.lab not in listed(entry.lab)
+    wrong = [] if ANY in wanted else [word for word in thing.got if word not in wanted and not (lax and word == UNFIT)]
+    missing = not thing.got and ANY not in wanted and not lax
     outside = _outside(entry, thing)
     if not wrong and not missing and not outside:
         return None

@@ -62,10 +62,12 @@ def metrics(lab: LabComparison) -> list[Compared]:
 
 
 def columns(source: Source, compared: Compared) -> Iterator[tuple[str, bool, list[Value]]]:
-    """Give the values of a metric by kernel line: the baseline first, its second time (True) next, then the others."""
+    """Give the values of a metric by kernel line: the baseline first, the control (True) next, then the others."""
     comparison = source.comparison
     yield comparison.baseline, False, compared.values.get(comparison.baseline, [])
-    yield comparison.baseline, True, compared.control
+    # The kernel that ran twice is the baseline of the plan, and a comparison may have chosen another one afterwards.
+    again = next((effect.kernel for effect in compared.effects if effect.control), comparison.baseline)
+    yield again, True, compared.control
     for kernel in comparison.kernels:
         if kernel.line != comparison.baseline:
             yield kernel.line, False, compared.values.get(kernel.line, [])

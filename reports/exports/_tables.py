@@ -40,7 +40,8 @@ EFFECTS: dict[str, Type] = {
     "baseline": "VARCHAR", "control": "BOOLEAN", "clock": "VARCHAR", "primary": "BOOLEAN", "unit": "VARCHAR",
     "kind": "VARCHAR", "timing": "BOOLEAN", "phase": "VARCHAR", "change": "VARCHAR", "ratio": "DOUBLE", "low": "DOUBLE",
     "high": "DOUBLE", "level": "DOUBLE", "method": "VARCHAR", "n": "BIGINT", "p": "DOUBLE", "p_adjusted": "DOUBLE",
-    "p_equivalent": "DOUBLE", "q": "DOUBLE", "spread": "DOUBLE", "identical": "BOOLEAN", "detectable": "DOUBLE",
+    "p_equivalent": "DOUBLE", "p_equivalent_adjusted": "DOUBLE",
+    "q": "DOUBLE", "spread": "DOUBLE", "identical": "BOOLEAN", "detectable": "DOUBLE",
     "absent": "VARCHAR", "words": "VARCHAR",
 }  # fmt: skip
 
@@ -83,7 +84,8 @@ def _effects(source: Source) -> Iterator[Row]:
                     comparison.name, lab.lab, compared.metric, compared.title, effect.kernel, comparison.baseline,
                     effect.control, comparison.clock, compared.primary, compared.unit, compared.kind, compared.timing,
                     compared.phase, effect.change, effect.ratio, *bounds, effect.n, effect.p, effect.p_adjusted,
-                    effect.p_equivalent, effect.q, effect.spread, effect.identical, effect.detectable, effect.absent,
+                    effect.p_equivalent, effect.p_equivalent_adjusted,
+                    effect.q, effect.spread, effect.identical, effect.detectable, effect.absent,
                     effect.words,
                 )  # fmt: skip
 

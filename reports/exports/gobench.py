@@ -20,7 +20,7 @@ from reports.text import neutral
 NAME = "benchmarks.txt"
 
 CONTROL = "+control"
-"""What stands behind the baseline's line in ``kernel:`` for its second time."""
+"""What stands behind a kernel's line in ``kernel:`` for the second time of the one that ran twice."""
 
 BETTER = {"time": "lower", "rate": "higher"}
 """Kind of figure → which way is better; of all others nobody said."""
@@ -43,7 +43,7 @@ def text(source: Source) -> str:
 
 def _go(source: Source) -> str:
     """Return Go's version, empty where runs do not share one: benchstat would then set columns apart by it."""
-    return source.plan.go_version if source.plan else source.comparison.provenance.get("Go", "")
+    return source.comparison.provenance.get("Go", "")
 
 
 def _units(labs: list[LabComparison]) -> Iterator[str]:
@@ -72,7 +72,7 @@ def _lab(source: Source, lab: LabComparison) -> Iterator[str]:
                 found.append(f"{name} 1 {value.value!r} {unit(compared)}")
     order: dict[str, None] = dict.fromkeys(kernel for kernel, _ in boots)
     baseline = source.comparison.baseline
-    ranked = sorted(order, key=lambda kernel: (kernel != baseline, kernel != f"{baseline}{CONTROL}"))
+    ranked = sorted(order, key=lambda kernel: (kernel != baseline, not kernel.endswith(CONTROL)))
     yield f"lab: {_value(lab.lab)}"
     for kernel in ranked:
         yield f"kernel: {_value(kernel)}"

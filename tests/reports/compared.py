@@ -67,7 +67,10 @@ def primary(metric: str = "contended.mutex_ns", unit: str = "ns/op", kind: Any =
 
 def count(metric: str = "parks.mutex", *, is_primary: bool = False) -> Compared:
     """A count that has a value on the baseline only."""
-    found = [Value(block="1", value=271.0, record="runs/5.10-1"), Value(block="2", value=0.1 + 0.2, record="")]
+    found = [
+        Value(block="1", value=271.0, record="runs/5.10-1"),
+        Value(block="2", value=0.1 + 0.2, record="runs/5.10-2"),
+    ]
     return Compared(
         metric=metric, title="parks", unit="", kind="count", timing=False, phase="traced", meaning="", control=[],
         primary=is_primary, values={"5.10": found, "6.1": [], "7.3": []},
