@@ -8,6 +8,7 @@ blocks only (one repeat on one host).
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,11 +39,6 @@ from vm.errors import RecordError, UsageError
 
 DELTA = 0.03
 """Margin of equivalence of a set of records where none is asked for: ±3%."""
-
-AFTERWARDS = (
-    "No plan stands behind these records: which kernels, how many runs and which metrics were not chosen before "
-    "anything ran, so that the tests promise less than they do for a matrix."
-)
 
 
 def compare(folder: Path, *, baseline: str = "", clock: str = "") -> Comparison:
@@ -102,7 +98,6 @@ def compare_records(
     planned = {plan.cell(plan.baseline).kernel_line for plan in found.plans} & set(lines)
     first = min(lines, key=line_key)
     chosen = _baseline(baseline, lines) or (planned.pop() if len(planned) == 1 else first)
-    found.notes.insert(0, AFTERWARDS)
     count = len(found.samples) + len(found.excluded)
     return _make(found, f"{count} records", used, lines, chosen, chosen, [], delta, alpha)
 
@@ -195,6 +190,7 @@ def _make(
     family = max((len(first.tested) for first in primaries if first is not None), default=0)
     common, differs = _provenance(kept or judged)
     _note_neighbours(found, kept)
+    _note_floor(found, every, total, alpha)
     plan = found.plans[0] if found.whole else None
     return Comparison(
         schema=COMPARISON_SCHEMA,
@@ -367,7 +363,7 @@ def _claims(mine: Sequence[Sample], lines: Sequence[str], baseline: str, paths: 
             texts[verdict.claim] = verdict.text
             verdicts[verdict.claim][sample.line].append(
                 Evidence(
-                    block=f"{block}, control" if sample.control else block,
+                    block=f"{block} again" if sample.control else block,
                     outcome=verdict.outcome,
                     sentence=verdict.sentence,
                     record=folder,
@@ -469,4 +465,16 @@ def _note_neighbours(found: Gathered, kept: Sequence[Sample]) -> None:
         found.notes.append(
             f"{len(shared)} of {len(kept)} runs shared cores with other machines of the matrix in their timed phase: "
             f"{blocks}{more}. Their times hold what these took."
+        )
+
+
+def _note_floor(found: Gathered, measured: Sequence[Measured], total: int, alpha: float) -> None:
+    """Say where so few blocks cannot establish one exploratory difference among so many effects."""
+    blocks = max((raw.n for each in measured for raw in each.tested), default=0)
+    least = 2.0 ** (1 - blocks)
+    if total and least * total > alpha:
+        found.notes.append(
+            f"With {blocks} blocks no p is below {least:.2g}. Over {total} effects, {math.ceil(least * total / alpha)} "
+            f"must come as low before any exploratory one has a q of {alpha:.3g}: a single change is not established "
+            "there, only shown by its interval."
         )

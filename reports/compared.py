@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from reports import corrections, effects, power
 from reports.comparison import Change, Compared, Effect, Value
 from reports.samples import MetricBrief, Sample
 from reports.schema import Kind
-from reports.text import number, quantity
+from reports.text import number
 
 KINDS: frozenset[Kind] = frozenset({"time", "rate", "ratio", "share", "count"})
 """What is explored. Estimates are sampled by nature, and are compared only where a lab declares one as primary."""
@@ -245,6 +247,8 @@ def to_compared(measured: Measured, delta: float, alpha: float, total: int, reco
             if (value := _value(sample, metric.name)) is not None
         ]
 
+    by_line = {line: values(runs.by_line[line]) for line in runs.lines if runs.by_line.get(line)}
+    second = values(runs.control)
     return Compared(
         metric=metric.name,
         title=metric.title,
@@ -254,11 +258,17 @@ def to_compared(measured: Measured, delta: float, alpha: float, total: int, reco
         phase=metric.phase,
         meaning=metric.meaning,
         primary=measured.primary,
-        values={line: values(runs.by_line[line]) for line in runs.lines if runs.by_line.get(line)},
-        control=values(runs.control),
+        values=by_line,
+        control=second,
+        medians={line: _median(mine) for line, mine in by_line.items() if mine},
+        control_median=_median(second) if second else None,
         effects=made,
         first_change=next((line for line in runs.lines if line in changed), ""),
     )
+
+
+def _median(values: Sequence[Value]) -> float:
+    return float(np.median([each.value for each in values]))
 
 
 def _primary_effects(measured: Measured, delta: float, alpha: float) -> list[Effect]:
@@ -364,11 +374,3 @@ def _exploratory_effect(measured: Measured, raw: Raw, alpha: float, total: int) 
         identical=effect.identical,
         words=f"{word}, exploratory: {zero}{why}",
     )
-
-
-def span(values: Sequence[Value], unit: str, kind: Kind) -> str:
-    """Return the smallest and largest of ``values`` in words; one where they are the same."""
-    if not values:
-        return "not measured"
-    low, high = min(v.value for v in values), max(v.value for v in values)
-    return quantity(low, unit, kind) if low == high else f"{quantity(low, unit, kind)} to {quantity(high, unit, kind)}"

@@ -41,8 +41,9 @@ class Excluded(msgspec.Struct, frozen=True, kw_only=True):
 
     :param kind: an outcome of ``go_labs.matrix`` other than passed; ``cut_off`` (it never ended), ``voided`` (its
         record broke later), ``unreadable``, ``mismatch`` (the record is not of the run that the journal names),
-        ``duplicate`` (of a set of records); ``other_control`` (the second time of another baseline); ``other_clock``, ``other_group`` (Go version, build, options, lab, lock or
-        machine are not those that the comparison is of), ``other_host`` (than the baseline's of the same block),
+        ``duplicate`` (of a set of records); ``other_control`` (the second time of another baseline);
+        ``other_clock``, ``other_group`` (Go version, build, options, lab, lock, machine or kernel release are not those
+        that the comparison is of), ``other_host`` (than the baseline's of the same block),
         ``incomplete_block`` (the baseline is missing in it).
     :param block: the repeat, 0 where it has none.
     :param retried: whether a later attempt at the same run counts.
@@ -108,7 +109,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """A metric of a lab over all kernels.
 
     :param primary: the one that was declared beforehand; all others are exploratory.
-    :param values: by kernel line; ``control``: those of the baseline's second time.
+    :param values: by kernel line; ``control``: those of the baseline's second time. ``medians`` and ``control_median``:
+        of these.
     :param first_change: first kernel, in the order of versions, that differs from the baseline; empty where none does.
     """
 
@@ -122,6 +124,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     primary: bool
     values: dict[str, list[Value]]
     control: list[Value]
+    medians: dict[str, float]
+    control_median: float | None
     effects: list[Effect]
     first_change: str = ""
 

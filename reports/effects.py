@@ -80,11 +80,16 @@ class PValues:
 def effect(values: Sequence[float], baseline: Sequence[float], *, delta: float, level: float = LEVEL) -> Effect:
     """Return how ``values`` compare with ``baseline``; position i of both is block i.
 
-    The interval is that of :func:`statistics.paired_log_ratio`.
+    The interval is that of :func:`statistics.paired_log_ratio`. Simulated at 10, 15 and 30 blocks, 4 000 times each, it
+    covered the truth in 94.9% to 95.6% with normal noise, 94.9% to 95.5% with heavy tails (t, 3 degrees of freedom) and
+    94.8% to 95.5% with log-normal noise: where both kernels have the same noise, differences are symmetric whatever its
+    form. Where the log-ratio itself is strongly skewed (log-normal: a tail in one kernel only), what is estimated is
+    its pseudo-median, and the interval covered that in 93.9% to 94.7%.
 
     Interval and tests are duals: without ties ``p <= 1 - level`` exactly where the interval leaves 1 out, and
     equivalence at alpha is an interval of level ``1 - 2 * alpha`` (90%, not the 95% shown) within the margin. With ties
-    the interval is the more careful of both: it takes no account of them.
+    the interval is the more careful of both, since it takes no account of them: with p at most 5% it may still end at
+    exactly 1 (and did reach past it in 4 of 742 made-up cases with few distinct values); it never leaves 1 out alone.
 
     :raises ValueError: no pairs, unpaired values, one that is not positive (the words name block and value), or
         ``delta`` not positive.
@@ -143,9 +148,9 @@ def tails(logs: Floats) -> tuple[Floats, Floats]:
     section 3.1), so that ties cost no exactness. Beyond, normal with the variance of these ranks and a correction of
     one whole step, which makes it the dual of the interval there.
 
-    Zeros are ranked with the rest and then left out (Pratt 1959). Dropping them first gives the others smaller ranks,
-    and a kernel can then look *more* different when one of its values moves *towards* the other side. A one-sided test
-    at a margin needs a p that only falls as values move away from the margin.
+    Zeros are ranked with the rest and then left out (Pratt 1959). Dropped before ranking, as Wilcoxon did, they let p
+    fall when *all* values move *towards* the hypothesis: then a ratio could be called above a margin and not above a
+    smaller one. Of 3 000 made-up rows of whole numbers with ties and zeros, 280 did so when dropped, and none here.
     """
     rounded = np.round(logs, DECIMALS)
     ranks = doubled_ranks(rounded)

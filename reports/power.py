@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from reports.statistics import signed_rank_quantile
+from reports.statistics import EXACT_PAIRS, signed_rank_quantile
 
 DRAWS = 8_000
 """Simulated experiments behind a figure: its power is then known to half a point (standard error)."""
@@ -71,11 +71,20 @@ def blocks_for(effect: float, spread: float, comparisons: int, *, alpha: float =
     if not spread >= 0 or not 0 < power < 1:
         raise ValueError("a spread from 0 and a power between 0 and 1 are needed")
     wanted = abs(math.log1p(effect))
-    blocks = range(blocks_needed(comparisons, alpha), MOST)
-    at = bisect_left(blocks, True, key=lambda n: _shift(n, alpha / comparisons, power) * spread <= wanted)
-    if at == len(blocks):
+
+    def enough(n: int) -> bool:
+        return _shift(n, alpha / comparisons, power) * spread <= wanted
+
+    needed = blocks_needed(comparisons, alpha)
+    # One by one where the test is exact: the first step beyond detects a little less than the last one before.
+    few = next((n for n in range(needed, EXACT_PAIRS + 1) if enough(n)), None)
+    if few is not None:
+        return few
+    many = range(max(needed, EXACT_PAIRS + 1), MOST)
+    at = bisect_left(many, True, key=enough)
+    if at == len(many):
         raise ValueError(f"an effect of {effect:g} is too small beside a spread of {spread:g}")
-    return blocks[at]
+    return many[at]
 
 
 def _check(comparisons: int, alpha: float) -> None:
@@ -100,7 +109,7 @@ def _shift(n: int, alpha: float, power: float) -> float:
     i, j = np.triu_indices(n)
     ends = []
     for _ in range(8):
-        draws = random.standard_normal((DRAWS // 8, n))
+        draws = random.standard_normal((DRAWS // 8, SIMULATED))[:, :n]  # The same for each n: their figures compare.
         walsh = (draws[:, i] + draws[:, j]) / 2
         ends.append(np.partition(walsh, k - 1, axis=1)[:, k - 1])
     return float(np.quantile(-np.concatenate(ends), power))
