@@ -17,7 +17,7 @@ from invoke.context import Context
 from provision import cli
 from provision.commands import ACCEL, JSON, KERNEL, KERNELS, NAME, RUN, UP, command, finish
 from provision.frame import ssh_status
-from tasks_matrix import matrix
+from tasks_matrix import compare, history, matrix
 
 if TYPE_CHECKING:
     from provision.house import House
@@ -486,6 +486,8 @@ namespace = Collection(
     trace,
     selftest,
     matrix,
+    compare,
+    history,
     claims,
     plan,
     ssh_task,

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from invoke.context import Context
 
 from provision import cli
 from provision.commands import ACCEL, CLOCK, JSON, KERNELS, command
 
 if TYPE_CHECKING:
-    from go_labs.matrix import Judged
+    from go_labs.matrix import Judged, MatrixPlan
+    from go_labs.spec import LabFolder
+    from provision.matrix.estimate import Earlier
+    from reports.expectations import Expectations
 
 
 class Reporters:
     """What ``reports`` does with the runs of a matrix (``provision.matrix.runner.Reporters``)."""
 
-    def seal(self, staging: Path, folder: object, runs: Path) -> Path:
+    def seal(self, staging: Path, folder: LabFolder, runs: Path) -> Path:
         """Make a record."""
         from reports import record
 
-        return record.seal(staging, folder, runs)  # type: ignore[arg-type]
+        return record.seal(staging, folder, runs)
 
     def verify(self, record: Path) -> None:
         """Read a record whole."""
@@ -59,6 +64,7 @@ class Reporters:
         "jobs": "machines at once (as CPUs and free memory allow)",
         "share-cores": "let timed phases share CPUs with other runs; the record says so",
         "allow": "TOML file with complaints of kernels that are known",
+        "expect": "hold the result against an expectations file: surprises end with status 50",
         "plan": "show jobs, expected time, disk and what the repeats can detect, and start nothing",
         "resume": "go on with a matrix: its folder, or the latest that has runs left",
         "out": "folder for the matrix (matrices/TIME-ID)",
@@ -84,20 +90,25 @@ def matrix(
     jobs: str = "",
     share_cores: bool = False,
     allow: str = "",
+    expect: str = "",
     plan: bool = False,
-    resume: str = "",
+    resume: str | bool = "",
     out: str = "",
     json: bool = False,
 ) -> None:
     """Run labs × kernels × repeats, interleaved, and compare the kernels; --resume goes on after whatever ended it."""
     from provision.house import House
-    from provision.matrix import estimate, planning, view, work
-    from reports import conditions
+    from provision.matrix import estimate, listing, planning, view, work
+    from reports import conditions, expectations
 
+    expected = expectations.read(Path(expect).expanduser()) if expect else None
+    wanted = cli.whole("--jobs", jobs, 1, 64) if jobs else 0
     house = House.open()
-    known = estimate.earlier(house.layout.runs, house.layout.matrices)
+    matrices = house.layout.matrices
+    known = estimate.earlier(house.layout.runs, matrices)
     if resume:
-        folder = work.unfinished(house.layout.matrices) if resume is True else Path(resume).expanduser().absolute()
+        # Without a value Invoke hands over True.
+        folder = listing.given_paths([resume], matrices)[0] if isinstance(resume, str) else work.unfinished(matrices)
     else:
         wish = planning.Wish(
             labs, kernels, repeats, judged, baseline, seed, go, build, set_ or [], delta,
@@ -105,8 +116,146 @@ def matrix(
             conditions.read_allowed(Path(allow).expanduser()) if allow else [],
         )  # fmt: skip
         made = planning.plan(wish, house)
-        folder = Path(out).expanduser().absolute() if out else house.layout.matrices / made.id
+        folder = Path(out).expanduser().absolute() if out else matrices / made.id
+        if plan:
+            show_plan(made, known, wanted or work.most_jobs(made), matrices, json=json)
+            return
         work.create(work.with_kit(made, house), folder)
-    wanted = cli.whole("--jobs", jobs, 1, 64) if jobs else 0
+    house.say(f"matrix {folder}; invoke matrix --resume {folder} goes on with it")
     done = work.perform(folder, house, Reporters(), view.shown, wanted_jobs=wanted, known=known)
-    print(done)
+    compare_and_show(folder, expected, json=json, more=listing.summary_document(done))
+    if not json:
+        print(listing.summary_words(done))
+    if expected is None:
+        done.require_passed()
+
+
+def show_plan(made: MatrixPlan, known: Earlier, jobs: int, matrices: Path, *, json: bool) -> None:
+    """Print a plan, and what it can find."""
+    from provision import hostfacts
+    from provision.matrix import estimate, listing, work
+    from reports import outlook
+    from reports.matrices import find
+
+    expected = estimate.estimate(made, made.runs, known)
+    earlier = find([matrices]).matrices if matrices.is_dir() else []
+    seen = outlook.outlook(made, work.clock_of(made), hostfacts.describe(), earlier)
+    if json:
+        cli.print_json(listing.plan_document(made, expected, jobs, seen))
+    else:
+        listing.show_plan(made, expected, jobs, work.free_bytes(matrices), {lab.lab: lab.words for lab in seen.labs})
+
+
+def compare_and_show(folder: Path, expected: Expectations | None, *, json: bool, more: dict[str, Any]) -> None:
+    """Compare the kernels of a matrix, write the page, print the result; then hold it against expectations."""
+    from reports import compare as compares
+    from reports import compare_page, compare_views, expectations
+
+    made = compares.compare(folder)
+    page = compare_page.write_page(made, folder)
+    surprises = None if expected is None else expectations.check(made, expected)
+    if json:
+        told = {} if surprises is None else {"expectations": expectations.document(surprises)}
+        cli.print_json({**more, "page": str(page), "comparison": msgspec.to_builtins(made), **told})
+    else:
+        compare_views.print_comparison(made, sys.stdout, cli.stdout_console().width)
+        print(f"page: {page}")
+    expectations.require(surprises or [])
+
+
+@command(
+    {
+        "what": "a matrix (its folder or name), or records and folders of records, with commas",
+        "baseline": "kernel that the others are compared with (that of the plan, or the oldest)",
+        "clock": "kvm, emulated or virtual, where a set of records has several",
+        "delta": "of a set of records: difference within which kernels count as equivalent (3%)",
+        "out": "file for the page instead of compare.html there",
+        "export": "also write these formats, with commas, or all",
+        "export-to": "folder for them instead of exports/ there",
+        "expect": "hold it against an expectations file: surprises end with status 50",
+        "expect-draft": "write an expectations file that expects what is there now",
+        "json": JSON,
+    }
+)
+def compare(
+    _c: Context,
+    what: str,
+    baseline: str = "",
+    clock: str = "",
+    delta: str = "",
+    out: str = "",
+    export: str = "",
+    export_to: str = "",
+    expect: str = "",
+    expect_draft: str = "",
+    json: bool = False,
+) -> None:
+    """Compare kernels over the runs of a matrix, or over any set of records; no machine is needed."""
+    from provision.matrix import listing, planning
+    from reports import compare as compares
+    from reports import compare_page, compare_views, expectations, exports, html
+    from vm.paths import Layout
+
+    cli.needs("--export-to", export_to, "--export", bool(export))
+    expected = expectations.read(Path(expect).expanduser()) if expect else None
+    paths = listing.given_paths(cli.words("WHAT", what), Layout.from_environment().matrices)
+    if len(paths) == 1 and (paths[0] / "plan.json").is_file():
+        cli.needs("--delta", delta, "a set of records", given=False)
+        base = paths[0]
+        made = compares.compare(base, baseline=baseline, clock=clock)
+    else:
+        base = compares.common_base(paths)
+        margin = planning.read_delta(delta) if delta else None
+        made = compares.compare_records(paths, baseline=baseline, delta=margin, clock=clock, base=base)
+    page = compare_page.write_page(made, base, Path(out).expanduser() if out else None)
+    surprises = None if expected is None else expectations.check(made, expected)
+    files = []
+    if export:
+        target = Path(export_to).expanduser() if export_to else base / "exports"
+        names = [] if export == "all" else cli.words("--export", export)
+        files = exports.write_all(made, base, target, names, surprises)
+    if expect_draft:
+        html.write(Path(expect_draft).expanduser().absolute(), expectations.draft(made))
+    if json:
+        told = {} if surprises is None else {"expectations": expectations.document(surprises)}
+        cli.print_json(
+            {
+                "schema": 1,
+                "page": str(page),
+                "files": [str(file) for file in files],
+                "comparison": msgspec.to_builtins(made),
+                **told,
+            }
+        )
+    else:
+        compare_views.print_comparison(made, sys.stdout, cli.stdout_console().width)
+        for path in (page, *files):
+            print(f"{'page' if path == page else 'file'}: {path}")
+    expectations.require(surprises or [])
+
+
+@command(
+    {
+        "lab": "only these labs, with commas",
+        "kernel": "only these kernel lines or releases, with commas",
+        "where": "matrices, records, or folders of these, with commas (matrices/ and runs/)",
+        "json": JSON,
+    }
+)
+def history(_c: Context, lab: str = "", kernel: str = "", where: str = "", json: bool = False) -> None:
+    """Show the same lab and kernel over many matrices and runs, by lock and Go version."""
+    from provision.matrix import listing
+    from reports import history as histories
+    from vm.paths import Layout
+
+    layout = Layout.from_environment()
+    if where:
+        paths = listing.given_paths(cli.words("--where", where), layout.matrices)
+    else:
+        paths = [path for path in (layout.matrices, layout.runs) if path.is_dir()]
+    labs, kernels = (cli.words(name, text) if text else [] for name, text in (("--lab", lab), ("--kernel", kernel)))
+    found = histories.collect(paths, labs, kernels)
+    if json:
+        cli.print_json(histories.document(found))
+    else:
+        histories.print_history(found, sys.stdout, cli.stdout_console().width)

@@ -22,8 +22,8 @@ from vm.errors import ConfigError, RecordError
 
 MOST_WAITING = 0.1
 """Share of their time that a machine's CPUs may wait for one of the host's in the phase that is compared
-(``host.wait_share``). Emulated on an idle host with two CPUs it is 3 to 7%, because QEMU's own main loop runs beside them;
-one busy neighbour on each CPU makes it a half."""
+(``host.wait_share``). Emulated on an idle host with two CPUs it is 3 to 7%, because QEMU's own main loop runs beside
+them; one busy neighbour on each CPU makes it a half."""
 
 MOST_STOLEN = 0.05
 """Share of the guest's CPU time that the hypervisor may have taken (``guest.stolen_share``)."""

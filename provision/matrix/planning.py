@@ -87,7 +87,7 @@ def plan(wish: Wish, house: House) -> MatrixPlan:
         baseline=baseline,
         repeats=repeats,
         judged=judged,
-        delta=_delta(wish.delta),
+        delta=read_delta(wish.delta),
         alpha=ALPHA,
         clock=wish.clock,
         accel=wish.accel,
@@ -136,7 +136,11 @@ def assigned(folders: Sequence[LabFolder], texts: Sequence[str]) -> dict[str, di
     return {folder.lab.name: options.resolve(folder.lab, given[folder.lab.name]) for folder in folders}
 
 
-def _delta(text: str) -> float:
+def read_delta(text: str) -> float:
+    """Return the relative difference that ``--delta`` means, :data:`DELTA` where it is empty.
+
+    :raises UsageError: it is no percentage in range.
+    """
     if not text:
         return DELTA
     try:
@@ -217,8 +221,9 @@ def order(
             seed = dice.randrange(jobs.SEED_LIMIT)
             columns = [cell for cell in cells if (folder.lab.name, cell.id) not in out]
             dice.shuffle(columns)
-            # A lab without a timed phase is compared by what it counts: it always runs whole.
+            # What a lab without a timed phase is compared by is counted, not timed: it runs in the judged repeats alone.
             timed = any(phase.name == TIMED for phase in folder.lab.phases)
+            columns = columns if timed or block in whole else []
             runs += [
                 PlannedRun(
                     number=len(runs) + place,
@@ -226,7 +231,7 @@ def order(
                     lab=folder.lab.name,
                     cell=cell.id,
                     seed=seed,
-                    judged=block in whole or not timed,
+                    judged=block in whole,
                 )
                 for place, cell in enumerate(columns, 1)
             ]

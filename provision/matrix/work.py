@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from go_labs import matrix
+from go_labs import matrix, spec
 from go_labs.evidence import Evidence
 from go_labs.matrix import (
     LOGS,
@@ -25,7 +25,7 @@ from go_labs.matrix import (
     counted,
     is_done,
 )
-from go_labs.spec import LabFolder
+from go_labs.spec import Clock, LabFolder
 from provision import hostfacts, jobs, payload
 from provision.gobuild import variant
 from provision.house import START_SECONDS, House
@@ -37,7 +37,7 @@ from provision.matrix.state import State
 from provision.payload import Payload
 from vm import errors
 from vm.deadline import Deadline
-from vm.errors import LabError, RecordError, UsageError
+from vm.errors import LabError, LabFailedError, RecordError, UsageError
 from vm.machine import MachineRequest
 from vm.model import Kernel
 
@@ -61,6 +61,18 @@ class Summary:
     passed: int
     failed: Mapping[Outcome, int]
     retried: int
+
+    def require_passed(self) -> None:
+        """Return if every run passed.
+
+        :raises LabFailedError: some did not, in either attempt.
+        """
+        count = sum(self.failed.values())
+        if count:
+            raise LabFailedError(
+                f"{count} of {len(self.plan.runs)} runs failed",
+                f"the page lists them; their logs are in {self.folder / LOGS}",
+            )
 
 
 def create(plan: MatrixPlan, folder: Path) -> Path:
@@ -96,12 +108,27 @@ def unfinished(matrices: Path) -> Path:
     raise UsageError(f"no matrix in {matrices} has runs left", "name one: --resume FOLDER")
 
 
-def most_jobs(plan: MatrixPlan, labs: Mapping[str, LabFolder]) -> int:
-    """Return how many machines at once suit this host: by its CPUs, and by the memory that is free now."""
+def free_bytes(folder: Path) -> int:
+    """Return the bytes that are free where ``folder`` lies, or will."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def clock_of(plan: MatrixPlan) -> Clock:
+    """Return what a second will be in the machines of ``plan``, as far as nobody has tried: KVM is only said to work
+    where it was asked for."""
+    return "virtual" if plan.clock == "virtual" else "kvm" if plan.accel == "kvm" else "emulated"
+
+
+def most_jobs(plan: MatrixPlan, labs: Mapping[str, LabFolder] | None = None) -> int:
+    """Return how many machines at once suit this host: by its CPUs, and by the memory that is free now.
+
+    With counted instructions a machine takes one CPU of the host, however many it has itself.
+    """
+    labs = labs or {lab.name: spec.find(lab.path or lab.name) for lab in plan.labs}
     cpus = max(folder.lab.cpus for folder in labs.values())
     memory = max(folder.lab.memory for folder in labs.values()) + OVERHEAD_MIB
-    by_cores = 1 if plan.clock != "virtual" else len(os.sched_getaffinity(0))
-    by_cores = max(by_cores, len(os.sched_getaffinity(0)) // cpus)
+    by_cores = len(os.sched_getaffinity(0)) // (1 if plan.clock == "virtual" else cpus)
     return max(1, min(by_cores, hostfacts.available_mib() // memory))
 
 
