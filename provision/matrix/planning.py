@@ -221,7 +221,7 @@ def order(
             seed = dice.randrange(jobs.SEED_LIMIT)
             columns = [cell for cell in cells if (folder.lab.name, cell.id) not in out]
             dice.shuffle(columns)
-            # What a lab without a timed phase is compared by is counted, not timed: it runs in the judged repeats alone.
+            # What a lab without a timed phase is compared by is counted: it runs in the judged repeats alone.
             timed = any(phase.name == TIMED for phase in folder.lab.phases)
             columns = columns if timed or block in whole else []
             runs += [
