@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from reports import record
+from reports import compare, record, synthetic
+from reports.comparison import Comparison
 from reports.schema import Record
-from tests.reports import made
+from tests.reports import made, matrices
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +28,16 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("recorded")
     staging, lab = made.unpack(root)
     return record.seal(staging, lab, root / "runs")
+
+
+@pytest.fixture(scope="session")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a made-up matrix with planted effects, failures, a retry, and a run that was cut off."""
+    root = tmp_path_factory.mktemp("matrix") / "m"
+    synthetic.write(root, matrices.SHAPE)
+    return root
+
+
+@pytest.fixture(scope="session")
+def comparison(made_up: Path) -> Comparison:
+    return compare.compare(made_up)
