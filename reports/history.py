@@ -18,9 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from go_labs.matrix import MatrixPlan
 from reports import matrices, statistics
-from reports.comparison import Change, Comparison, LabComparison, Value
+from reports.comparison import Change, LabComparison, Value
 from reports.html import CLOCK_TAGS
 from reports.ledger import Broken, line_key
 from reports.matrices import Found, Matrix
@@ -162,7 +161,7 @@ def _of_matrix(one: Matrix, lab: LabComparison, line: str, release: str) -> tupl
         timing=compared.timing, kernel=line, clock=comparison.clock, host=one.host, build=plan.build, points=[],
     )  # fmt: skip
     point = Point(
-        at=_utc(_began(plan, comparison)), source=plan.id, path=str(one.folder), matrix=True, release=release,
+        at=_utc(plan.created), source=plan.id, path=str(one.folder), matrix=True, release=release,
         lock=plan.lock_digest[:SHORT], go_version=_go(comparison.provenance.get("Go", plan.go_version)),
         options=dict(sorted(planned.options.items())), lab=planned.sha256[:SHORT], n=middle.n, median=middle.value,
         interval=middle.interval, baseline=comparison.baseline, ratio=effect.ratio if effect else None,
@@ -173,10 +172,6 @@ def _of_matrix(one: Matrix, lab: LabComparison, line: str, release: str) -> tupl
 
 def _middle(values: Sequence[Value]) -> statistics.Estimate:
     return statistics.median([value.value for value in values])
-
-
-def _began(plan: MatrixPlan, comparison: Comparison) -> str:
-    return comparison.started or plan.created
 
 
 def _go(version: str) -> str:
@@ -244,9 +239,10 @@ def print_history(history: History, file: IO[str], width: int) -> None:
 
 def _heading(series: Series) -> str:
     tag = CLOCK_TAGS[series.clock] if series.timing else ""
+    told = f" ({tag})" if tag not in {"", series.clock} else ""
     build = f", build {series.build}" if series.build != "plain" else ""
     words = f"{series.lab} on {series.kernel}, {series.metric}: {series.title}; clock {series.clock}"
-    return neutral(f"{words}{f' ({tag})' if tag else ''}, host {series.host}{build}")
+    return neutral(f"{words}{told}, host {series.host}{build}")
 
 
 def _table(series: Series) -> Table:
@@ -265,12 +261,20 @@ def _table(series: Series) -> Table:
             str(point.n),
             quantity(point.median, series.unit, series.kind),
             _bounds(point.interval, series),
-            "" if point.ratio is None else f"{point.baseline} × {number(point.ratio)}",
+            _ratio(point),
             point.change or "",
             ", ".join(point.changed),
         )
         table.add_row(*(Text(neutral(cell)) for cell in cells))
     return table
+
+
+def _ratio(point: Point) -> str:
+    if point.ratio is None:
+        return ""
+    bounds = point.ratio_interval
+    shown = f" [{number(bounds.low)}, {number(bounds.high)}]" if bounds else ""
+    return f"{number(point.ratio)}{shown} × {point.baseline}"
 
 
 def _bounds(interval: Interval | None, series: Series) -> str:
