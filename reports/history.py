@@ -18,9 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from go_labs.matrix import MatrixPlan
 from reports import matrices, statistics
-from reports.comparison import Change, Comparison, LabComparison, Value
+from reports.comparison import Change, LabComparison, Value
 from reports.html import CLOCK_TAGS
 from reports.ledger import Broken, line_key
 from reports.matrices import Found, Matrix
@@ -162,7 +161,7 @@ def _of_matrix(one: Matrix, lab: LabComparison, line: str, release: str) -> tupl
         timing=compared.timing, kernel=line, clock=comparison.clock, host=one.host, build=plan.build, points=[],
     )  # fmt: skip
     point = Point(
-        at=_utc(_began(plan, comparison)), source=plan.id, path=str(one.folder), matrix=True, release=release,
+        at=_utc(plan.created), source=plan.id, path=str(one.folder), matrix=True, release=release,
         lock=plan.lock_digest[:SHORT], go_version=_go(comparison.provenance.get("Go", plan.go_version)),
         options=dict(sorted(planned.options.items())), lab=planned.sha256[:SHORT], n=middle.n, median=middle.value,
         interval=middle.interval, baseline=comparison.baseline, ratio=effect.ratio if effect else None,
@@ -173,10 +172,6 @@ def _of_matrix(one: Matrix, lab: LabComparison, line: str, release: str) -> tupl
 
 def _middle(values: Sequence[Value]) -> statistics.Estimate:
     return statistics.median([value.value for value in values])
-
-
-def _began(plan: MatrixPlan, comparison: Comparison) -> str:
-    return comparison.started or plan.created
 
 
 def _go(version: str) -> str:
@@ -230,13 +225,18 @@ def document(history: History) -> dict[str, Any]:
 def print_history(history: History, file: IO[str], width: int) -> None:
     """Print a table for each series.
 
-    :param width: columns of the terminal.
+    :param width: columns of the terminal; where a table has no room, each point has two lines instead.
     """
     colour = file.isatty() and not os.environ.get("NO_COLOR")
     console = Console(file=file, no_color=not colour, highlight=False, width=width)
     for series in history.series:
         console.print(Text(_heading(series), style="bold"), soft_wrap=True)
-        console.print(_table(series))
+        table = _table(series)
+        if console.measure(table, options=console.options.update(max_width=1000)).maximum <= width:
+            console.print(table)
+        else:
+            for point in series.points:
+                console.print(_lines(point, series), soft_wrap=True)
         console.print()
     if not history.series:
         console.print("nothing of this is there; `invoke matrix` makes a matrix", markup=False)
@@ -244,9 +244,10 @@ def print_history(history: History, file: IO[str], width: int) -> None:
 
 def _heading(series: Series) -> str:
     tag = CLOCK_TAGS[series.clock] if series.timing else ""
+    told = f" ({tag})" if tag not in {"", series.clock} else ""
     build = f", build {series.build}" if series.build != "plain" else ""
     words = f"{series.lab} on {series.kernel}, {series.metric}: {series.title}; clock {series.clock}"
-    return neutral(f"{words}{f' ({tag})' if tag else ''}, host {series.host}{build}")
+    return neutral(f"{words}{told}, host {series.host}{build}")
 
 
 def _table(series: Series) -> Table:
@@ -255,22 +256,41 @@ def _table(series: Series) -> Table:
         ("date", False), ("matrix", False), ("lock", False), ("Go", False), ("n", True), ("median", True),
         ("interval", False), ("to baseline", True), ("verdict", False), ("changed", False),
     ):  # fmt: skip
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
     for point in series.points:
-        cells = (
-            point.at[:16].replace("T", " "),
-            point.source if point.matrix else SINGLE,
-            point.lock,
-            point.go_version.removeprefix("go"),
-            str(point.n),
-            quantity(point.median, series.unit, series.kind),
-            _bounds(point.interval, series),
-            "" if point.ratio is None else f"{point.baseline} × {number(point.ratio)}",
-            point.change or "",
-            ", ".join(point.changed),
-        )
-        table.add_row(*(Text(neutral(cell)) for cell in cells))
+        table.add_row(*(Text(neutral(cell)) for cell in _cells(point, series)))
     return table
+
+
+def _cells(point: Point, series: Series) -> tuple[str, ...]:
+    return (
+        point.at[:16].replace("T", " "),
+        point.source if point.matrix else SINGLE,
+        point.lock,
+        point.go_version.removeprefix("go"),
+        str(point.n),
+        quantity(point.median, series.unit, series.kind),
+        _bounds(point.interval, series),
+        _ratio(point),
+        point.change or "",
+        ", ".join(point.changed),
+    )
+
+
+def _lines(point: Point, series: Series) -> Text:
+    at, source, lock, go_version, n, median, interval, ratio, change, changed = _cells(point, series)
+    value = " ".join(word for word in (median, interval) if word)
+    words = [f"n {n}", value, f"{ratio} {change}".strip(), f"changed: {changed}" if changed else ""]
+    told = f"{at}  {source}, lock {lock}, Go {go_version}\n  {', '.join(word for word in words if word)}"
+    return Text(neutral(told, keep="\n"))
+
+
+def _ratio(point: Point) -> str:
+    if point.ratio is None:
+        return ""
+    bounds = point.ratio_interval
+    shown = f" [{number(bounds.low)}, {number(bounds.high)}]" if bounds else ""
+    return f"{number(point.ratio)}{shown} × {point.baseline}"
 
 
 def _bounds(interval: Interval | None, series: Series) -> str:
