@@ -481,19 +481,7 @@ def run_tests(_c: Context, unit: bool = False, vm: bool = False, k: str = "") ->
 
 
 namespace = Collection(
-    lab,
-    report,
-    trace,
-    selftest,
-    matrix,
-    compare,
-    history,
-    claims,
-    plan,
-    ssh_task,
-    doctor,
-    bench,
-    run_tests,
+    *(lab, report, trace, selftest, matrix, compare, history, claims, plan, ssh_task, doctor, bench, run_tests),
     labs=Collection(labs_list, labs_new),
     kernels=Collection(kernels_list, kernels_lock),
     images=Collection(images_build, images_verify, images_list, images_clean),

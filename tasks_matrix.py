@@ -13,7 +13,9 @@ from provision import cli
 from provision.commands import ACCEL, CLOCK, JSON, KERNELS, command
 
 if TYPE_CHECKING:
-    from go_labs.matrix import Judged, MatrixPlan
+    from collections.abc import Sequence
+
+    from go_labs.matrix import Allowed, Judged, MatrixPlan
     from go_labs.spec import LabFolder
     from provision.matrix.estimate import Earlier
     from reports.expectations import Expectations
@@ -34,7 +36,7 @@ class Reporters:
 
         records.read(record)
 
-    def judge(self, record: Path, allowed: list[str]) -> Judged:
+    def judge(self, record: Path, allowed: Sequence[Allowed]) -> Judged:
         """Say whether it counts."""
         from reports import conditions
 
@@ -63,7 +65,7 @@ class Reporters:
         "clock": CLOCK,
         "jobs": "machines at once (as CPUs and free memory allow)",
         "share-cores": "let timed phases share CPUs with other runs; the record says so",
-        "allow": "TOML file with complaints of kernels that are known",
+        "allow": "TOML file with further complaints of kernels that are known",
         "expect": "hold the result against an expectations file: surprises end with status 50",
         "plan": "show jobs, expected time, disk and what the repeats can detect, and start nothing",
         "resume": "go on with a matrix: its folder, or the latest that has runs left",
@@ -113,7 +115,7 @@ def matrix(
         wish = planning.Wish(
             labs, kernels, repeats, judged, baseline, seed, go, build, set_ or [], delta,
             cli.accelerator(accel), cli.clock(clock), share_cores,
-            conditions.read_allowed(Path(allow).expanduser()) if allow else [],
+            conditions.known(Path(allow).expanduser() if allow else None),
         )  # fmt: skip
         made = planning.plan(wish, house)
         folder = Path(out).expanduser().absolute() if out else matrices / made.id

@@ -124,6 +124,17 @@ class Unfit(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
+class Allowed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A complaint of a kernel that is known and costs no run.
+
+    :param pattern: regular expression that finds the line. :param kernels: lines that say it; all where none is named.
+    """
+
+    pattern: str
+    why: str
+    kernels: list[str] = []
+
+
 class MatrixPlan(msgspec.Struct, frozen=True, kw_only=True):
     """``plan.json``.
 
@@ -134,7 +145,7 @@ class MatrixPlan(msgspec.Struct, frozen=True, kw_only=True):
     :param delta: relative difference within which two kernels count as equivalent, 0.03 is 3%; ``alpha``: level of all
         tests. Both are chosen before anything ran.
     :param share: whether timed phases may share cores with other runs.
-    :param allowed: complaints of kernels that count as known, as patterns.
+    :param allowed: complaints of kernels that are known.
     :param kit: identifies tracer and tools in the machine; with it, ``lock_digest`` and the labs' own hashes a matrix
         cannot go on with other code than it began with.
     """
@@ -156,7 +167,7 @@ class MatrixPlan(msgspec.Struct, frozen=True, kw_only=True):
     go_version: str
     build: str
     share: bool
-    allowed: list[str]
+    allowed: list[Allowed]
     lock_digest: str
     kit: str = ""
     runs: list[PlannedRun]

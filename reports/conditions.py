@@ -13,12 +13,15 @@ from pathlib import Path
 
 import msgspec
 
-from go_labs.matrix import Judged
+from go_labs.matrix import Allowed, Judged
 from reports.metrics import SPLAT
 from reports.record import RUN
 from reports.schema import Clock
 from reports.text import neutral
 from vm.errors import ConfigError, RecordError
+
+KNOWN = Path(__file__).with_name("known_complaints.toml")
+"""Complaints that kernels make in every run."""
 
 MOST_WAITING = 0.1
 """Share of their time that a machine's CPUs may wait for one of the host's in the phase that is compared
@@ -49,6 +52,7 @@ class _Gate(msgspec.Struct, frozen=True):
 
 
 class _Provenance(msgspec.Struct, frozen=True):
+    kernel_line: str
     clock: Clock
     clocksource: str
 
@@ -73,10 +77,10 @@ class Failed:
     words: str
 
 
-def judge(record: Path, allowed: Sequence[str] = ()) -> Judged:
+def judge(record: Path, allowed: Sequence[Allowed] = ()) -> Judged:
     """Say whether the run in folder ``record`` counts.
 
-    :param allowed: patterns of the kernel's complaints that are known (:func:`read_allowed`).
+    :param allowed: complaints of kernels that are known (:func:`known`).
     :raises RecordError: it cannot be read.
     """
     try:
@@ -85,7 +89,7 @@ def judge(record: Path, allowed: Sequence[str] = ()) -> Judged:
         raise RecordError(f"{record} is no run record: {error}", "run the lab again") from error
     failed = list(conditions(brief))
     return Judged(
-        splats=splats(_kernel_log(record, brief), allowed),
+        splats=splats(_kernel_log(record, brief), brief.provenance.kernel_line, allowed),
         gates=[each.name for each in failed],
         words="; ".join(each.words for each in failed),
     )
@@ -112,11 +116,11 @@ def conditions(brief: _Brief) -> Iterable[Failed]:
         yield Failed("lost counts", f"{lost:.0f} counts were lost while tracing")
 
 
-def splats(log: Sequence[str], allowed: Sequence[str]) -> list[str]:
-    """Return the kernel's complaints that no pattern of ``allowed`` finds, at most twenty, made safe to show."""
-    patterns = [re.compile(pattern) for pattern in allowed]
-    found = [line for line in log if SPLAT.search(line) and not any(p.search(line) for p in patterns)]
-    return [neutral(line, 300) for line in found[:20]]
+def splats(log: Sequence[str], line: str, allowed: Sequence[Allowed]) -> list[str]:
+    """Return the complaints of a kernel of ``line`` that ``allowed`` does not know, at most twenty, made safe to show."""
+    patterns = [re.compile(each.pattern) for each in allowed if not each.kernels or line in each.kernels]
+    found = [words for words in log if SPLAT.search(words) and not any(p.search(words) for p in patterns)]
+    return [neutral(words, 300) for words in found[:20]]
 
 
 def _kernel_log(record: Path, brief: _Brief) -> list[str]:
@@ -124,26 +128,27 @@ def _kernel_log(record: Path, brief: _Brief) -> list[str]:
     return [line for name in names for line in (record / name).read_text("utf-8", "replace").splitlines()]
 
 
-class _Allowed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    pattern: str
-    why: str
-
-
 class _AllowList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    allow: list[_Allowed]
+    allow: list[Allowed]
 
 
-def read_allowed(path: Path) -> list[str]:
-    """Return the patterns of an allow list: TOML with ``[[allow]]``, a ``pattern`` (a regular expression) and ``why``
-    each.
+def known(more: Path | None = None) -> list[Allowed]:
+    """Return the complaints that are known, and those of the file ``more``: TOML with ``[[allow]]``, each with ``pattern``
+    (a regular expression), ``why``, and ``kernels`` where it is not for all of them.
 
-    :raises ConfigError: it cannot be read, does not fit, or a pattern is none.
+    :raises ConfigError: a file cannot be read, does not fit, or a pattern is none.
     """
-    hint = 'write [[allow]] with pattern = "…" and why = "…"'
+    return [entry for path in (KNOWN, more) if path is not None for entry in _read_allowed(path)]
+
+
+def _read_allowed(path: Path) -> list[Allowed]:
+    hint = 'write [[allow]] with pattern = "…", why = "…" and, where it is not for all, kernels = ["5.10"]'
     try:
         found = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _AllowList)
-        return [re.compile(each.pattern).pattern for each in found.allow]
+        for each in found.allow:
+            re.compile(each.pattern)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", hint) from error
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError, re.error) as error:
         raise ConfigError(f"{path} is no allow list: {error}", hint) from error
+    return found.allow

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from go_labs import spec
-from go_labs.matrix import MATRIX_SCHEMA, Cell, MatrixPlan, PlannedLab, PlannedRun, Unfit
+from go_labs.matrix import MATRIX_SCHEMA, Allowed, Cell, MatrixPlan, PlannedLab, PlannedRun, Unfit
 from go_labs.spec import LabFolder
 from provision import cli, gobuild, jobs, options, payload, toolchains
 from provision.house import House
@@ -40,7 +40,7 @@ class Wish:
 
     :param labs: names or folders, with commas. :param sets: ``LAB.OPTION=VALUE`` each.
     :param judged: how many of the repeats run all phases; :param baseline: a kernel's line or release.
-    :param delta: a percentage, ``3`` or ``3%``. :param allowed: complaints of kernels that count as known.
+    :param delta: a percentage, ``3`` or ``3%``. :param allowed: complaints of kernels that are known.
     """
 
     labs: str = ""
@@ -56,7 +56,7 @@ class Wish:
     accel: AcceleratorChoice = "auto"
     clock: ClockChoice = "host"
     share: bool = False
-    allowed: Sequence[str] = ()
+    allowed: Sequence[Allowed] = ()
 
 
 def plan(wish: Wish, house: House) -> MatrixPlan:

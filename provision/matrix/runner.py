@@ -12,7 +12,7 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Protocol
 import msgspec
 
 from go_labs.evidence import Evidence, Place
-from go_labs.matrix import LOGS, RUNS, Begun, Ended, Judged, MatrixPlan, Outcome, PlannedRun
+from go_labs.matrix import LOGS, RUNS, Allowed, Begun, Ended, Judged, MatrixPlan, Outcome, PlannedRun
 from go_labs.spec import LabFolder
 from provision import jobs
 from provision.gobuild import variant
@@ -61,7 +61,7 @@ class Reporters(Protocol):
         :raises RecordError: it is not what was sealed.
         """
 
-    def judge(self, record: Path, allowed: list[str]) -> Judged:
+    def judge(self, record: Path, allowed: Sequence[Allowed]) -> Judged:
         """Say whether a record counts."""
 
     def render(self, record: Path) -> object:
