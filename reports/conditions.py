@@ -117,7 +117,7 @@ def conditions(brief: _Brief) -> Iterable[Failed]:
 
 
 def splats(log: Sequence[str], line: str, allowed: Sequence[Allowed]) -> list[str]:
-    """Return the complaints of a kernel of ``line`` that ``allowed`` does not know, at most twenty, made safe to show."""
+    """Return what a kernel of ``line`` complained of and ``allowed`` does not know, twenty lines at most."""
     patterns = [re.compile(each.pattern) for each in allowed if not each.kernels or line in each.kernels]
     found = [words for words in log if SPLAT.search(words) and not any(p.search(words) for p in patterns)]
     return [neutral(words, 300) for words in found[:20]]
@@ -133,7 +133,7 @@ class _AllowList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def known(more: Path | None = None) -> list[Allowed]:
-    """Return the complaints that are known, and those of the file ``more``: TOML with ``[[allow]]``, each with ``pattern``
+    """Return the known complaints, and those of the file ``more``: TOML with ``[[allow]]``, each with ``pattern``
     (a regular expression), ``why``, and ``kernels`` where it is not for all of them.
 
     :raises ConfigError: a file cannot be read, does not fit, or a pattern is none.
