@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from reports import record
 from reports.schema import Record
 from tests.reports import made
+from vm.paths import REPOSITORY
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +30,15 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("recorded")
     staging, lab = made.unpack(root)
     return record.seal(staging, lab, root / "runs")
+
+
+@pytest.fixture(scope="session")
+def benchstat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``benchstat``, built as pinned in tests/gotools/go.mod."""
+    program = tmp_path_factory.mktemp("benchstat") / "benchstat"
+    done = subprocess.run(
+        [Path(sys.executable).parent / "go", "build", "-o", program, "golang.org/x/perf/cmd/benchstat"],
+        cwd=REPOSITORY / "tests" / "gotools", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return program

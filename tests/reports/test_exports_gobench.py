@@ -6,7 +6,6 @@ import csv
 import io
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -17,7 +16,6 @@ from reports.comparison import Comparison
 from reports.exports import gobench
 from reports.exports._source import Source
 from tests.reports import compared
-from vm.paths import REPOSITORY
 
 
 def lines(comparison: Comparison) -> list[str]:
@@ -85,18 +83,6 @@ def test_names_and_values_of_keys_cannot_break_the_format() -> None:
 
 
 # --- the real program ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def benchstat(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``benchstat``, built as pinned in tests/gotools/go.mod."""
-    program = tmp_path_factory.mktemp("benchstat") / "benchstat"
-    done = subprocess.run(
-        [Path(sys.executable).parent / "go", "build", "-o", program, "golang.org/x/perf/cmd/benchstat"],
-        cwd=REPOSITORY / "tests" / "gotools", capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return program
 
 
 def said(program: Path, file: Path, *more: str) -> tuple[str, str]:
