@@ -38,7 +38,8 @@ class Table:
 EFFECTS: dict[str, Type] = {
     "comparison": "VARCHAR", "lab": "VARCHAR", "metric": "VARCHAR", "title": "VARCHAR", "kernel": "VARCHAR",
     "baseline": "VARCHAR", "control": "BOOLEAN", "clock": "VARCHAR", "primary": "BOOLEAN", "unit": "VARCHAR",
-    "kind": "VARCHAR", "timing": "BOOLEAN", "phase": "VARCHAR", "change": "VARCHAR", "ratio": "DOUBLE", "low": "DOUBLE",
+    "kind": "VARCHAR", "timing": "BOOLEAN", "phase": "VARCHAR", "change": "VARCHAR", "median": "DOUBLE",
+    "baseline_median": "DOUBLE", "ratio": "DOUBLE", "low": "DOUBLE",
     "high": "DOUBLE", "level": "DOUBLE", "method": "VARCHAR", "n": "BIGINT", "p": "DOUBLE", "p_adjusted": "DOUBLE",
     "p_equivalent": "DOUBLE", "p_equivalent_adjusted": "DOUBLE",
     "q": "DOUBLE", "spread": "DOUBLE", "identical": "BOOLEAN", "detectable": "DOUBLE",
@@ -83,7 +84,10 @@ def _effects(source: Source) -> Iterator[Row]:
                 yield (
                     comparison.name, lab.lab, compared.metric, compared.title, effect.kernel, comparison.baseline,
                     effect.control, comparison.clock, compared.primary, compared.unit, compared.kind, compared.timing,
-                    compared.phase, effect.change, effect.ratio, *bounds, effect.n, effect.p, effect.p_adjusted,
+                    compared.phase, effect.change,
+                    compared.control_median if effect.control else compared.medians.get(effect.kernel),
+                    compared.medians.get(effect.kernel if effect.control else comparison.baseline), effect.ratio,
+                    *bounds, effect.n, effect.p, effect.p_adjusted,
                     effect.p_equivalent, effect.p_equivalent_adjusted,
                     effect.q, effect.spread, effect.identical, effect.detectable, effect.absent,
                     effect.words,

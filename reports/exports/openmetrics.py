@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 
 from go_labs.matrix import OUTCOME_WORDS
 from reports.comparison import Change, Compared, Effect
-from reports.exports._source import Format, Source, metrics, write
+from reports.exports._source import Format, Source, columns, metrics, write
 from reports.schema import OUTCOMES
 from reports.text import neutral
 
@@ -41,6 +41,7 @@ class _Families:
     def collect(self) -> Iterator[Metric]:
         """Give every family."""
         yield _info(self.source)
+        yield _medians(self.source)
         yield from _effects(self.source)
         yield _verdicts(self.source)
         yield from _runs(self.source)
@@ -60,6 +61,25 @@ def _info(source: Source) -> Metric:
         "The comparison; chosen says whether kernels, repeats and metrics were chosen before anything ran.",
         {name: neutral(value) for name, value in told.items()},
     )
+
+
+def _medians(source: Source) -> Metric:
+    from prometheus_client.metrics_core import GaugeMetricFamily
+
+    family = GaugeMetricFamily(
+        "kmlab_metric_median", "Median of a metric over the runs that count, in the unit that its label says.",
+        labels=("lab", "metric", "kernel", "unit", "clock", "control", "primary"),
+    )  # fmt: skip
+    clock = source.comparison.clock
+    for lab in source.comparison.labs:
+        for compared in metrics(lab):
+            for line, control, values in columns(source, compared):
+                median = compared.control_median if control else compared.medians.get(line)
+                if values and median is not None:
+                    words = (lab.lab, compared.metric, line, compared.unit, clock)
+                    labels = [*(neutral(word) for word in words), _bool(control), _bool(compared.primary)]
+                    family.add_metric(labels, median)
+    return family
 
 
 def _effects(source: Source) -> Iterator[Metric]:

@@ -38,6 +38,10 @@ def values(random: np.random.Generator, line: str, base: float, ratio: float, bl
     ]
 
 
+def median(found: list[Value]) -> float:
+    return float(np.median([each.value for each in found]))
+
+
 def effect(kernel: str, change: Any, ratio: float | None, n: int = 10, **more: Any) -> Effect:
     interval = None
     if ratio is not None:
@@ -49,11 +53,13 @@ def primary(metric: str = "contended.mutex_ns", unit: str = "ns/op", kind: Any =
     """A metric that is 10% higher on 6.1 and the same on 7.3."""
     random = np.random.default_rng(4)
     ratios = {"5.10": 1.0, "6.1": 1.1, "7.3": 1.0}
+    by_line = {line: values(random, line, 95.0, ratio, blocks) for line, ratio in ratios.items()}
+    again = values(random, "5.10-again", 95.0, 1.0, blocks)
     return Compared(
         metric=metric, title="a contended lock", unit=unit, kind=kind, timing=kind in ("time", "rate"), phase="timed",
         meaning="wall time of an acquisition", primary=True,
-        values={line: values(random, line, 95.0, ratio, blocks) for line, ratio in ratios.items()},
-        control=values(random, "5.10-again", 95.0, 1.0, blocks),
+        values=by_line, control=again, medians={line: median(mine) for line, mine in by_line.items()},
+        control_median=median(again),
         effects=[
             effect("6.1", "slower", 1.1, p=0.00195, p_adjusted=0.0039, p_equivalent=1.0, q=0.004, spread=0.012,
                    detectable=0.013, words="10% slower"),
@@ -74,6 +80,7 @@ def count(metric: str = "parks.mutex", *, is_primary: bool = False) -> Compared:
     return Compared(
         metric=metric, title="parks", unit="", kind="count", timing=False, phase="traced", meaning="", control=[],
         primary=is_primary, values={"5.10": found, "6.1": [], "7.3": []},
+        medians={"5.10": median(found)}, control_median=None,
         effects=[effect("6.1", "undecided", None, n=0, absent="no value on 6.1"),
                  effect("7.3", "higher", 1.0 / 3, n=2)],
     )  # fmt: skip

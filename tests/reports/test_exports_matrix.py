@@ -21,8 +21,9 @@ from tests.reports.test_exports_perfetto import slices
 A, B, C = (synthetic.lab_name(number) for number in range(3))
 
 SHAPE = synthetic.Shape(
-    labs=3, kernels=("5.10", "6.1", "7.3"), baseline="6.1", blocks=12, judged=2, troubles=5, cut=True, extra=3, points=0,
-    ratios={(A, "5.10"): 1.1, (A, "7.3"): 0.9, (B, "7.3"): 0.85, (C, "7.3"): 1.2}, unfit={(B, "5.10"): "too old"},
+    labs=3, kernels=("5.10", "6.1", "7.3"), baseline="6.1", blocks=12, judged=2, troubles=5, cut=True, extra=3,
+    points=0, ratios={(A, "5.10"): 1.1, (A, "7.3"): 0.9, (B, "7.3"): 0.85, (C, "7.3"): 1.2},
+    unfit={(B, "5.10"): "too old"},
 )  # fmt: skip
 """A's metric is a time, B's a rate, C's a count; the baseline is in the middle."""
 
@@ -52,7 +53,8 @@ def test_planted_effects_are_what_goes_out(exported: Exported) -> None:
         if not effect.control
     }
     assert found == {
-        (A, "5.10"): "slower", (A, "7.3"): "faster", (B, "7.3"): "slower", (C, "5.10"): "equivalent", (C, "7.3"): "higher",
+        (A, "5.10"): "slower", (A, "7.3"): "faster", (B, "7.3"): "slower",
+        (C, "5.10"): "equivalent", (C, "7.3"): "higher",
     }  # fmt: skip
 
 
@@ -92,9 +94,11 @@ def test_tables_can_be_asked_which_kernel_changed_what(exported: Exported) -> No
         assert set(changed.project("lab, kernel").fetchall()) == {(A, "5.10"), (A, "7.3"), (B, "7.3"), (C, "7.3")}
         values = connection.read_parquet(str(exported.out / "values.parquet"))
         counts = values.filter('"primary"').aggregate("lab, kernel, control, count(DISTINCT record)").fetchall()
+        records = [row for (row,) in values.project("record").distinct().fetchall()]
     kept = sum(kernel.runs for kernel in exported.comparison.kernels)
     assert sum(count for _, _, control, count in counts if not control) == kept
-    assert all((exported.folder / row).is_dir() for (row,) in values.project("record").distinct().fetchall())
+    assert records
+    assert all((exported.folder / record).is_dir() for record in records)
 
 
 def test_every_run_of_the_plan_is_a_case(exported: Exported) -> None:

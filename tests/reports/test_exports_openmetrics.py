@@ -45,10 +45,20 @@ def test_a_figure_that_is_absent_has_no_sample_and_its_verdict_has_one(families:
     assert values(families["kmlab_effect_change"], **of, kmlab_effect_change="undecided") == [1]
 
 
+def test_medians_say_their_unit(families: dict[str, Metric]) -> None:
+    of = {"metric": "contended.mutex_ns", "unit": "ns/op", "primary": "true"}
+    medians = compared.primary().medians
+
+    assert values(families["kmlab_metric_median"], **of, control="false") == [medians[line] for line in compared.LINES]
+    assert values(families["kmlab_metric_median"], **of, control="true") == [compared.primary().control_median]
+    assert len(values(families["kmlab_metric_median"], metric="parks.mutex")) == 1
+
+
 def test_families_have_help_types_and_units(families: dict[str, Metric]) -> None:
     assert all(family.documentation for family in families.values())
     assert {name: family.type for name, family in families.items()} == {
-        "kmlab_comparison": "info", "kmlab_effect_ratio": "gauge", "kmlab_effect_low_ratio": "gauge",
+        "kmlab_comparison": "info", "kmlab_metric_median": "gauge", "kmlab_effect_ratio": "gauge",
+        "kmlab_effect_low_ratio": "gauge",
         "kmlab_effect_high_ratio": "gauge", "kmlab_effect_adjusted_p": "gauge", "kmlab_effect_blocks": "gauge",
         "kmlab_effect_change": "stateset", "kmlab_claim_verdicts": "gauge", "kmlab_attempts": "counter",
         "kmlab_runs_planned": "gauge", "kmlab_runs_finished": "gauge", "kmlab_runs_passed": "gauge",

@@ -69,10 +69,13 @@ def test_rows_say_what_the_struct_says() -> None:
         "emulated",
     )
     assert (slower["ratio"], slower["low"], slower["high"], slower["level"]) == (1.1, 1.1 * 0.99, 1.1 * 1.01, 0.95)
+    medians = compared.primary().medians
+    assert (slower["median"], slower["baseline_median"]) == (medians["6.1"], medians["5.10"])
     assert (slower["p_adjusted"], slower["primary"], slower["control"]) == (0.0039, True, False)
     absent = next(row for row in effects if row["absent"])
     assert (absent["ratio"], absent["low"], absent["p"]) == (None, None, None)
-    assert [row["kernel"] for row in effects if row["control"]] == ["5.10"]
+    (control,) = [row for row in effects if row["control"]]
+    assert (control["kernel"], control["median"]) == ("5.10", compared.primary().control_median)
     assert sum(row["control"] for row in values) == 10
     assert {row["kernel"] for row in values if row["metric"] == "parks.mutex"} == {"5.10"}
     assert [row["outcome"] for row in verdicts if row["claim"] == "2.4-b"] == ["confirmed", "refuted", "not_testable"]
