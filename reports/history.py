@@ -225,13 +225,18 @@ def document(history: History) -> dict[str, Any]:
 def print_history(history: History, file: IO[str], width: int) -> None:
     """Print a table for each series.
 
-    :param width: columns of the terminal.
+    :param width: columns of the terminal; where a table has no room, each point has two lines instead.
     """
     colour = file.isatty() and not os.environ.get("NO_COLOR")
     console = Console(file=file, no_color=not colour, highlight=False, width=width)
     for series in history.series:
         console.print(Text(_heading(series), style="bold"), soft_wrap=True)
-        console.print(_table(series))
+        table = _table(series)
+        if console.measure(table, options=console.options.update(max_width=1000)).maximum <= width:
+            console.print(table)
+        else:
+            for point in series.points:
+                console.print(_lines(point, series), soft_wrap=True)
         console.print()
     if not history.series:
         console.print("nothing of this is there; `invoke matrix` makes a matrix", markup=False)
@@ -251,22 +256,33 @@ def _table(series: Series) -> Table:
         ("date", False), ("matrix", False), ("lock", False), ("Go", False), ("n", True), ("median", True),
         ("interval", False), ("to baseline", True), ("verdict", False), ("changed", False),
     ):  # fmt: skip
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
     for point in series.points:
-        cells = (
-            point.at[:16].replace("T", " "),
-            point.source if point.matrix else SINGLE,
-            point.lock,
-            point.go_version.removeprefix("go"),
-            str(point.n),
-            quantity(point.median, series.unit, series.kind),
-            _bounds(point.interval, series),
-            _ratio(point),
-            point.change or "",
-            ", ".join(point.changed),
-        )
-        table.add_row(*(Text(neutral(cell)) for cell in cells))
+        table.add_row(*(Text(neutral(cell)) for cell in _cells(point, series)))
     return table
+
+
+def _cells(point: Point, series: Series) -> tuple[str, ...]:
+    return (
+        point.at[:16].replace("T", " "),
+        point.source if point.matrix else SINGLE,
+        point.lock,
+        point.go_version.removeprefix("go"),
+        str(point.n),
+        quantity(point.median, series.unit, series.kind),
+        _bounds(point.interval, series),
+        _ratio(point),
+        point.change or "",
+        ", ".join(point.changed),
+    )
+
+
+def _lines(point: Point, series: Series) -> Text:
+    at, source, lock, go_version, n, median, interval, ratio, change, changed = _cells(point, series)
+    value = " ".join(word for word in (median, interval) if word)
+    words = [f"n {n}", value, f"{ratio} {change}".strip(), f"changed: {changed}" if changed else ""]
+    told = f"{at}  {source}, lock {lock}, Go {go_version}\n  {', '.join(word for word in words if word)}"
+    return Text(neutral(told, keep="\n"))
 
 
 def _ratio(point: Point) -> str:

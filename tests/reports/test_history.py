@@ -193,6 +193,17 @@ def test_on_a_terminal_every_series_is_a_table_that_names_clock_and_host(house: 
     assert all(line.rstrip().endswith("lock") for line in lines)
 
 
+def test_on_a_narrow_terminal_nothing_is_left_out(house: Path) -> None:
+    out = io.StringIO()
+    history.print_history(history.collect([house], kernels=["6.1"]), out, 60)
+    last = out.getvalue().rstrip().splitlines()[-2:]
+
+    assert last[0] == "2026-02-28 23:00  synthetic-3, lock abababababab, Go 1.28.0"
+    assert re.fullmatch(
+        r"  n 8, \d+\Wns \[\S+ns, \S+ns\], 1\.\S+ \[1\.\S+, 1\.\S+\] × 5\.10 slower, changed: lock", last[1]
+    )
+
+
 def test_hosts_are_told_apart_by_what_they_say_and_not_by_its_order() -> None:
     one, other = {"cpu": "a", "cpus": "2"}, {"cpu": "b", "cpus": "2"}
 
