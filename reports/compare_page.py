@@ -38,7 +38,7 @@ class Cell:
 
     :param state: a verdict, ``baseline``, ``unfit`` or ``none``. :param strength: 1 to 3, of a change; else 0.
     :param sign: icon beside the word. :param words: why there is no effect, or the whole verdict.
-    :param href: where its evidence is.
+    :param href: where its evidence is. :param title: what stands in place of a verdict.
     """
 
     line: str
@@ -49,6 +49,7 @@ class Cell:
     interval: str
     words: str
     href: str
+    title: str = "no result"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +220,18 @@ def _least_q(compared: Compared) -> tuple[float, str]:
 def _cell(comparison: Comparison, lab: LabComparison, line: str, anchor: str) -> Cell:
     effect = next((each for each in compare_words.effects(lab) if each.kernel == line), None)
     if line in lab.unfit or (effect is None and comparison.baseline in lab.unfit):
-        words = compare_words.why_nothing(comparison, lab, line)
-        return Cell(line, "unfit", 0, "unfit", "", "", words, f"#{anchor}")
+        words = lab.unfit.get(line) or f"no {comparison.baseline} to compare with: {lab.unfit[comparison.baseline]}"
+        return Cell(
+            line,
+            "unfit",
+            0,
+            "unfit",
+            "",
+            "",
+            words,
+            f"#{anchor}",
+            "cannot run" if line in lab.unfit else "not compared",
+        )
     if line == comparison.baseline:
         runs = 0 if lab.primary is None else len(lab.primary.values.get(line, []))
         if runs:

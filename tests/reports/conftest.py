@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from reports import record
+from reports import compare, record, synthetic
+from reports.comparison import Comparison
 from reports.schema import Record
-from tests.reports import made
+from tests.reports import made, matrices
 from vm.paths import REPOSITORY
 
 
@@ -42,3 +43,16 @@ def benchstat(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return program
+
+
+@pytest.fixture(scope="session")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a made-up matrix with planted effects, failures, a retry, and a run that was cut off."""
+    root = tmp_path_factory.mktemp("matrix") / "m"
+    synthetic.write(root, matrices.SHAPE)
+    return root
+
+
+@pytest.fixture(scope="session")
+def comparison(made_up: Path) -> Comparison:
+    return compare.compare(made_up)

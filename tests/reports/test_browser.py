@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from reports import html, ledger, ledger_views
+from reports import compare_page, html, ledger, ledger_views
 from vm import lock as locks
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -35,7 +35,7 @@ class Quiet(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture(params=["sealed", "recorded", "ledger"])
+@pytest.fixture(params=["sealed", "recorded", "ledger", "comparison"])
 def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """Address on loopback of a folder with the report and a frame around it for each width."""
     if BROWSER is None:
@@ -44,6 +44,9 @@ def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
         found = ledger.collect(request.getfixturevalue("recorded").parent)
         made = ledger.make(ledger.choose_labs([]), ledger.choose_lines([], found, locks.read()), found)
         ledger_views.write_page(made, tmp_path, tmp_path / "report.html")
+    elif request.param == "comparison":
+        folder = request.getfixturevalue("made_up")
+        compare_page.write_page(request.getfixturevalue("comparison"), folder, tmp_path / "report.html")
     else:
         html.render(request.getfixturevalue(request.param), tmp_path / "report.html")
     for width in (360, 1366):
