@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import cache
 from pathlib import Path
 
 
 def describe() -> dict[str, str]:
     """Return CPU model, number of CPUs this process may use, memory in MiB, kernel and distribution of the host."""
+    return dict(_described())
+
+
+@cache
+def _described() -> dict[str, str]:
+    # Once: a matrix moves its own threads between CPUs, and the host stays the same.
     release = platform.freedesktop_os_release() if Path("/etc/os-release").exists() else {}
     return {
         "cpu": _field(Path("/proc/cpuinfo"), "model name"),

@@ -99,7 +99,7 @@ def compare_records(
     first = min(lines, key=line_key)
     chosen = _baseline(baseline, lines) or (planned.pop() if len(planned) == 1 else first)
     count = len(found.samples) + len(found.excluded)
-    return _make(found, f"{count} records", used, lines, chosen, chosen, [], delta, alpha)
+    return _make(found, f"{count} record{'s' if count != 1 else ''}", used, lines, chosen, chosen, [], delta, alpha)
 
 
 def common_base(paths: Sequence[Path]) -> Path:
@@ -472,9 +472,14 @@ def _note_floor(found: Gathered, measured: Sequence[Measured], total: int, alpha
     """Say where so few blocks cannot establish one exploratory difference among so many effects."""
     blocks = max((raw.n for each in measured for raw in each.tested), default=0)
     least = 2.0 ** (1 - blocks)
-    if total and least * total > alpha:
-        found.notes.append(
-            f"With {blocks} blocks no p is below {least:.2g}. Over {total} effects, {math.ceil(least * total / alpha)} "
-            f"must come as low before any exploratory one has a q of {alpha:.3g}: a single change is not established "
-            "there, only shown by its interval."
-        )
+    needed = math.ceil(least * total / alpha)
+    if not total or needed < 2:
+        return
+    words = f"With {blocks} blocks no p is below {least:.2g}. Over {total} effects"
+    if needed > total:
+        found.notes.append(f"{words} no exploratory difference can be established; the intervals show what there is.")
+        return
+    found.notes.append(
+        f"{words}, {needed} must come as low before any exploratory one has a q of {alpha:.3g}: a single change is not "
+        "established there, only shown by its interval."
+    )

@@ -128,8 +128,9 @@ def _resolution(console: Console, comparison: Comparison, width: int) -> None:
         if not compare_words.effects(lab):
             continue
         least = compare_words.detectable(lab)
-        found = "no difference on every kernel" if least is None else f"from {relative(1 + least, sign=False)}"
-        _say(console, f"could have found: {lab.lab}: {found} (four times out of five)", width)
+        found = "differences" if least is None else f"differences from {relative(1 + least, sign=False)}"
+        could = "not established, however large, on some kernel" if least is None else "found four times out of five"
+        _say(console, f"{lab.lab}: {found} are {could}", width)
 
 
 def _rest(console: Console, comparison: Comparison, width: int) -> None:

@@ -90,7 +90,7 @@ def summary(comparison: Comparison) -> tuple[str, str]:
     if not total:
         return (
             f"No run of another kernel pairs with one of {comparison.baseline}, so that nothing is compared.",
-            f"Of {comparison.planned} runs {comparison.passed} passed.",
+            f"Of {_counted(comparison.planned, 'run')} {comparison.passed} passed.",
         )
     differ = [f"{counts[change]} {change}" for change in CHANGES[:4] if counts[change]]
     some = (

@@ -124,9 +124,9 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     primary: bool
     values: dict[str, list[Value]]
     control: list[Value]
-    medians: dict[str, float]
-    control_median: float | None
     effects: list[Effect]
+    medians: dict[str, float] = {}
+    control_median: float | None = None
     first_change: str = ""
 
 

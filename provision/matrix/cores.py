@@ -84,8 +84,8 @@ class Cores:
             with self._turn(seat, machine, watch) if phase.name == TIMED else self._breath(seat, watch) as cores:
                 before = hostshare.threads(machine)
                 yield watch
-                after = hostshare.threads(machine)
-            watch.share = hostshare.share(before, after, sorted(cores), seat.neighbours)
+                # Before the seat is taken again, which may well be beside others.
+                watch.share = hostshare.share(before, hostshare.threads(machine), sorted(cores), seat.neighbours)
 
         return watched
 

@@ -14,14 +14,14 @@ from urllib.parse import unquote
 import msgspec
 import pytest
 
-from reports import compare, compare_page, compare_plots, compare_views, compare_words, synthetic, text
+from reports import compare, compare_page, compare_plots, compare_views, compare_words, html, synthetic, text
 from reports.charts import Ecdf, EcdfSeries
 from reports.comparison import Comparison, Effect
 from reports.schema import Interval
 from reports.synthetic import Shape
 from tests.reports import made
 from tests.reports.matrices import A, B, lab, primary, records, small
-from tests.reports.test_html import Page
+from tests.reports.test_html import Page, luminance
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +167,14 @@ def test_the_clock_is_named_in_the_head_and_beside_every_time(content: str, comp
     assert all(time not in row for row in re.findall(r"<tr id=\"lab-3-.*?</tr>", content, re.DOTALL))
 
 
+def test_no_cell_paragraph_or_item_has_a_time_without_its_mark(content: str) -> None:
+    blocks = re.findall(r"<(td|th|p|li)\b[^>]*>((?:(?!<(?:td|th|p|li)\b).)*?)</\1>", content, re.DOTALL)
+    timed = [block for _, block in blocks if re.search(r"\d\u00a0(?:ns|µs|ms|s|/s)\b", block)]
+
+    assert len(timed) > 100
+    assert [block for block in timed if ">emulated<" not in block] == []
+
+
 def test_instructions_are_no_time(tmp_path: Path) -> None:
     folder = small(tmp_path / "m", clock="virtual")
     content = compare_page.page(compare.compare(folder), folder, folder)
@@ -302,6 +310,28 @@ def test_links_are_relative_to_where_the_page_lies(comparison: Comparison, made_
     links = [a["href"] for a in Page(page.read_text()).all("a") if not a["href"].startswith("#")]
     assert links
     assert all((tmp_path / unquote(link)).is_file() for link in links)
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+def test_words_on_coloured_cells_have_the_contrast_that_wcag_asks_for(theme: int) -> None:
+    sheet = (html.TEMPLATES / "style.css").read_text()
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", re.findall(r":root \{(.*?)\}", sheet, re.DOTALL)[theme]))
+    own = (html.TEMPLATES / "compare.css").read_text()
+    shares = [int(share) / 100 for share in re.findall(r"var\(--tint\) (\d+)%", own)]
+
+    assert len(shares) == 3
+    for tint in ("no", "ok", "c0"):
+        for share in shares:
+            back = mixed(colours[tint], colours["card"], share)
+            for front in (colours[tint], colours["ink"]):
+                bright, dim = sorted((luminance(front), luminance(back)), reverse=True)
+                assert (bright + 0.05) / (dim + 0.05) >= 4.5, f"{tint} at {share}"
+
+
+def mixed(one: str, other: str, share: float) -> str:
+    """Return ``color-mix(in srgb, one share, other)``."""
+    pairs = [(int(one[i : i + 2], 16), int(other[i : i + 2], 16)) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(a * share + b * (1 - share)):02x}" for a, b in pairs)
 
 
 # ---- geometry ----

@@ -107,10 +107,13 @@ def timeline(folder: Path, *names: str) -> bytes:
 
 
 def test_the_first_judged_run_with_a_timeline_stands_for_its_lab_and_kernel(tmp_path: Path) -> None:
-    """Run 1 on 6.1 was judged and left none; on 7.3 no judged run did, and one that was only timed does."""
-    lab = compared.lab(claims=[compared.claim(v6_1=("undecided", "confirmed", "confirmed"))])
-    data = timeline(tmp_path / "m" / "runs" / "6.1-2", "schedule")
-    timeline(tmp_path / "m" / "runs" / "6.1-3", "schedule")
+    """On 6.1 runs 3 to 5 were judged, and 3 left none; on 7.3 no judged run did, and one that was only timed does."""
+    claim = compared.claim(v6_1=("undecided", "confirmed", "undecided", "confirmed", "confirmed"))
+    claim.verdicts["6.1"][:2] = []
+    lab = compared.lab(claims=[claim])
+    timeline(tmp_path / "m" / "runs" / "6.1-1", "schedule")
+    data = timeline(tmp_path / "m" / "runs" / "6.1-4", "schedule")
+    timeline(tmp_path / "m" / "runs" / "6.1-5", "schedule")
     timeline(tmp_path / "m" / "runs" / "7.3-5", "one", "two")
     written = exports.write_all(compared.comparison(lab), tmp_path / "m", tmp_path / "out", ["perfetto"])
 
@@ -118,7 +121,7 @@ def test_the_first_judged_run_with_a_timeline_stands_for_its_lab_and_kernel(tmp_
         "mutex-6.1.pftrace", "mutex-7.3-one.pftrace", "mutex-7.3-two.pftrace",
     ]  # fmt: skip
     assert written[0].read_bytes() == data
-    assert written[0].samefile(tmp_path / "m" / "runs" / "6.1-2" / "schedule.perfetto-trace")
+    assert written[0].samefile(tmp_path / "m" / "runs" / "6.1-4" / "schedule.perfetto-trace")
 
 
 def test_exporting_again_leaves_nothing_temporary_beside_a_link(tmp_path: Path) -> None:
