@@ -217,6 +217,8 @@ def with_kit(plan: MatrixPlan, house: House) -> MatrixPlan:
 
 def _recover(folder: Path, plan: MatrixPlan, journal: Journal, reporters: Reporters, house: House) -> None:
     """Make journal and records agree: void what is broken, take in what was finished and not yet written down."""
+    for staging in (folder / RUNS).glob(".staging-*"):  # nobody else works on this matrix: what is there was cut off
+        shutil.rmtree(staging, ignore_errors=True)
     ended = matrix.ended(matrix.read_journal(folder))
     for attempts in ended.values():
         for each in attempts:
