@@ -61,10 +61,15 @@ class Gathered:
                 block=sample.number,
                 attempt=1 if place is None else place.attempt,
                 kind=kind,
-                words=words,
+                words=_told(words, control=sample.control),
                 record=self.relative(sample.path),
             )
         )
+
+
+def _told(words: str, *, control: bool) -> str:
+    """Return ``words``, and that it was the control: its kernel is in the same block a second time."""
+    return f"{words} (the baseline’s second time)".lstrip() if control else words
 
 
 def of_matrix(folder: Path, base: Path | None = None) -> Gathered:
@@ -110,7 +115,7 @@ def _failed(
         block=run.block,
         attempt=each.attempt,
         kind=each.outcome,
-        words=words,
+        words=_told(words, control=plan.cell(run.cell).control),
         record=found.relative(folder / matrix.RUNS / each.record) if each.record else "",
         log=found.relative(folder / matrix.LOGS / each.log) if each.log else "",
         retried=retried,
@@ -144,7 +149,7 @@ def _unended(found: Gathered, folder: Path, plan: MatrixPlan, entries: Sequence[
                 block=run.block,
                 attempt=attempt,
                 kind=kind,
-                words=words,
+                words=_told(words, control=plan.cell(run.cell).control),
                 log="" if was is None or not was.log else found.relative(folder / matrix.LOGS / was.log),
                 retried=number in passed,
             )
@@ -184,7 +189,7 @@ def _add_run(found: Gathered, folder: Path, plan: MatrixPlan, run: PlannedRun, p
             block=run.block,
             attempt=passed.attempt,
             kind=why[0],
-            words=why[1],
+            words=_told(why[1], control=cell.control),
             record=found.relative(where),
             log=found.relative(folder / matrix.LOGS / passed.log) if passed.log else "",
         )

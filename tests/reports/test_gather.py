@@ -72,7 +72,8 @@ def test_a_run_that_was_tried_again_has_the_value_of_the_second_time(made_up: Pa
 
 def test_a_record_that_broke_later_is_voided_and_its_run_open(tmp_path: Path) -> None:
     folder = small(tmp_path / "m")
-    last = [e for e in matrix.read_journal(folder) if isinstance(e, matrix.Ended)][-1]
+    other = records(folder, "6.12")[-1].parent.name
+    last = next(e for e in matrix.read_journal(folder) if isinstance(e, matrix.Ended) and e.record == other)
     with (folder / matrix.JOURNAL).open("ab") as file:
         voided = matrix.Voided(at=last.at, run=last.run, attempt=last.attempt, words="its hash is another")
         file.write(msgspec.json.encode(voided) + b"\n")
@@ -279,3 +280,14 @@ def test_what_holds_no_records_is_told(tmp_path: Path) -> None:
 def test_a_margin_or_level_that_is_none_is_refused(made_up: Path, name: str, value: float) -> None:
     with pytest.raises(UsageError, match=f"--{name}"):
         compare.compare_records([made_up], **{name: value})  # type: ignore[arg-type]
+
+
+def test_a_control_that_does_not_count_is_told_from_its_kernel(tmp_path: Path) -> None:
+    folder = small(tmp_path / "m")
+    control = next(cell.id for cell in matrix.read_plan(folder).cells if cell.control)
+    records(folder, "6.1", control)[0].unlink()
+    records(folder, "6.1", baseline_cell(folder))[2].unlink()
+
+    unreadable = [each for each in compare.compare(folder).excluded if each.kind == "unreadable"]
+
+    assert ["second time" in each.words for each in unreadable] == [True, False]
