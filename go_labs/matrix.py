@@ -74,12 +74,16 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     :param id: the name that records carry, ``k1``, given in random order. The baseline's second time (``control``)
         has one
         like any other, so that nothing on the way can treat it differently; only the plan knows.
+    :param path: of a kernel of one's own, or its name in ``kernels.toml``; ``sha256``: of its package. Both are empty
+        for a kernel of the lock.
     """
 
     id: str
     kernel_line: str
     kernel_release: str
     control: bool = False
+    path: str = ""
+    sha256: str = ""
 
 
 class PlannedLab(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,7 +24,8 @@ from vm.machine import Machine
 class Watch:
     """A phase that is watched.
 
-    :param waited: seconds that it waited for its turn before it began.
+    :param waited: seconds that it waited for its turn before it began; once it is over, those also that it waited for
+        others afterwards.
     :param share: what it got; None before its end, and where the machine's process cannot be looked at.
     """
 
@@ -49,6 +50,16 @@ def threads(machine: Machine) -> Threads:
         with contextlib.suppress(OSError, ValueError):
             ran, waited, _ = Path(f"/proc/{thread}/schedstat").read_text().split()
             found[thread] = int(ran), int(waited)
+    return found
+
+
+def children() -> set[int]:
+    """Return the processes that this one started and that still run (``/proc/PID/task/TID/children``, proc(5)); empty
+    where the host's kernel does not tell."""
+    found: set[int] = set()
+    for task in _tasks(os.getpid()):
+        with contextlib.suppress(OSError):
+            found |= {int(word) for word in (task / "children").read_text().split()}
     return found
 
 

@@ -204,8 +204,10 @@ def _run_phases(
     for phase in lab.phases:
         progress(f"phase {phase.name}")
         with request.around(phase, place.machine) as watch:
-            place.deadline = place.deadline.later(watch.waited)
+            before = watch.waited
+            place.deadline = place.deadline.later(before)
             ran = place.run(phase, staging)
+        place.deadline = place.deadline.later(watch.waited - before)
         ran = msgspec.structs.replace(ran, host=watch.share)
         evidence = gotraces.summarised(ran, staging, request.payload.kit.gotrace)
         journal.phases.append(explained(evidence, phase, request.payload.binary, staging))

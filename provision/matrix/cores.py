@@ -55,6 +55,7 @@ class Cores:
         self._share = share
         self._stopped = stopped
         self._taken: set[int] = set()
+        self._timed: set[int] = set()
         self._seats: set[Seat] = set()
         self._waiting = 0
         self._changed = threading.Condition()
@@ -115,9 +116,10 @@ class Cores:
         finally:
             with self._changed:
                 self._taken -= cores
+                self._timed.discard(seat.pid)
                 self._arrange()
             with contextlib.suppress(Interrupted):  # whoever was stopped says so at its next wait
-                self._sit(seat)
+                watch.waited += self._sit(seat)
 
     def _sit(self, seat: Seat) -> float:
         """Sit down, if ``seat`` does not sit yet; return seconds waited."""
@@ -144,6 +146,7 @@ class Cores:
                 self._changed.notify_all()
             cores = set(sorted(self._free())[:count])
             self._taken |= cores
+            self._timed.add(seat.pid)
             seat.neighbours, seat.cores = 0, cores
             hostshare.pin(seat.pid, cores)
             self._arrange()
@@ -161,10 +164,15 @@ class Cores:
         return self._all - self._taken
 
     def _arrange(self) -> None:
-        """Put everybody who sits, and this process itself, on the CPUs that nobody has taken; wake whoever waits."""
+        """Put everybody who sits, and this process itself, on the CPUs that nobody has taken; wake whoever waits.
+
+        A machine that starts has no seat's pid yet, and a tool never has one: they are this process's children.
+        """
         free = set(self._free())
         if free:
-            hostshare.pin(os.getpid(), free)
+            hostshare.pin(os.getpid(), free)  # first: what is started from now on inherits it
+            for child in hostshare.children() - self._timed - {seat.pid for seat in self._seats}:
+                hostshare.pin(child, free)
         for seat in self._seats:
             seat.cores = free or set(self._all)
             seat.neighbours = max(seat.neighbours, len(self._seats) - 1)

@@ -45,6 +45,7 @@ class Journal:
             ) from error
         os.ftruncate(descriptor, whole_length(self._file.read_bytes()))
         os.fsync(descriptor)
+        _bring(self._file.parent)  # a new file's name is on the disk only with its folder
         self._descriptor = descriptor
         return self
 
@@ -84,8 +85,12 @@ def settle(folder: Path) -> None:
     paths = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     folders = [folder, *(path for path in folder.rglob("*") if path.is_dir()), folder.parent]
     for path in (*paths, *folders):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _bring(path)
+
+
+def _bring(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
@@ -29,6 +30,9 @@ MOST_REPEATS = 1000
 
 DELTA = 0.03
 """Relative difference within which kernels count as equivalent, where nobody chose."""
+
+OWN = "own"
+"""``Kernel.support`` of a kernel of one's own (``vm.owned_kernel``)."""
 
 ALPHA = 0.05
 """Level of all tests."""
@@ -71,10 +75,14 @@ def plan(wish: Wish, house: House) -> MatrixPlan:
     seed = cli.whole("--seed", wish.seed, 0, jobs.SEED_LIMIT) if wish.seed else jobs.new_seed()
     values = assigned(folders, wish.sets)
     dice = random.Random(seed)  # noqa: S311  (an order that can be made again, no secret)
-    cells = make_cells(kernels, _baseline(wish.baseline, kernels), dice)
+    cells = make_cells(kernels, _baseline(wish.baseline, kernels), dice, own_paths(wish.kernels, kernels))
     again = next(cell.kernel_release for cell in cells if cell.control)
     baseline = next(cell.id for cell in cells if not cell.control and cell.kernel_release == again)
     unfit = _unfit(folders, kernels, cells)
+    if len(unfit) == len(folders) * len(cells):
+        raise UsageError(
+            "no lab of the matrix can run on any of its kernels", "; ".join(dict.fromkeys(each.why for each in unfit))
+        )
     version = toolchains.resolve(wish.go or None)
     return MatrixPlan(
         schema=MATRIX_SCHEMA,
@@ -170,15 +178,41 @@ def _age(kernel: Kernel) -> tuple[int, tuple[int, ...]]:
         return 1, ()
 
 
-def make_cells(kernels: Sequence[Kernel], baseline: Kernel, dice: random.Random) -> list[Cell]:
-    """Return a cell for each kernel and one more for ``baseline``, with names drawn by ``dice`` that tell nothing."""
+def own_paths(text: str, kernels: Sequence[Kernel]) -> dict[str, str]:
+    """Return what names each kernel of one's own, by release: ``--kernels`` was ``text`` and gave ``kernels``."""
+    parts = [part.strip() for part in text.split(",")]
+    return {
+        kernel.release: str(Path(part).expanduser().absolute()) if "/" in part or part.endswith(".deb") else part
+        for part, kernel in zip(parts, kernels, strict=False)
+        if kernel.support == OWN
+    }
+
+
+def make_cells(
+    kernels: Sequence[Kernel], baseline: Kernel, dice: random.Random, own: Mapping[str, str] | None = None
+) -> list[Cell]:
+    """Return a cell for each kernel and one more for ``baseline``, with names drawn by ``dice`` that tell nothing.
+
+    :param own: what names kernels of one's own (:func:`own_paths`).
+    """
     columns = [(kernel, False) for kernel in kernels] + [(baseline, True)]
     names = [f"k{number}" for number in range(1, len(columns) + 1)]
     dice.shuffle(names)
     return [
-        Cell(id=name, kernel_line=kernel.line, kernel_release=kernel.release, control=control)
+        Cell(
+            id=name,
+            kernel_line=kernel.line,
+            kernel_release=kernel.release,
+            control=control,
+            path=(own or {}).get(kernel.release, ""),
+            sha256=_own_sha256(kernel),
+        )
         for name, (kernel, control) in zip(names, columns, strict=True)
     ]
+
+
+def _own_sha256(kernel: Kernel) -> str:
+    return kernel.packages[0].sha256 if kernel.support == OWN else ""
 
 
 def _unfit(folders: Sequence[LabFolder], kernels: Sequence[Kernel], cells: Sequence[Cell]) -> list[Unfit]:
@@ -205,9 +239,10 @@ def order(
     """Return all runs in the order that they take place.
 
     Within a repeat the labs come in random order, and within a lab all cells, back to back and in random order: what
-    drifts on the host meets every kernel alike, and the two that are compared ran minutes apart. ``random.Random``
-    gives the same order for a seed on every Python since 3.2 (its documentation, "Notes on Reproducibility"). Which
-    repeats are the judged ones is drawn, too: were they the first, the others would be another time of day.
+    drifts on the host meets every kernel alike, and the two that are compared ran minutes apart. A seed gives the same
+    order on one version of Python; that another shuffles alike nobody promises (``random``, "Notes on
+    Reproducibility"), and the plan on disk is what counts. Which repeats are the judged ones is drawn, too: were they
+    the first, the others would be another time of day.
 
     All cells of a lab in a repeat have one seed, so that they do the same work.
     """
@@ -248,7 +283,7 @@ def timed_only(folder: LabFolder) -> LabFolder:
 def found_again(plan: MatrixPlan, house: House) -> tuple[dict[str, LabFolder], dict[str, Kernel]]:
     """Return labs by name and kernels by cell of a plan that is gone on with.
 
-    :raises UsageError: a lab, or the lock, is not what it was when the plan was made.
+    :raises UsageError: a lab, a kernel of one's own, or the lock, is not what it was when the plan was made.
     """
     hint = "a matrix goes on only with what it began with: take back the change, or start another"
     if plan.lock_digest != house.lock.digest:
@@ -259,5 +294,9 @@ def found_again(plan: MatrixPlan, house: House) -> tuple[dict[str, LabFolder], d
         if payload.lab_digest(folder) != each.sha256:
             raise UsageError(f"lab {each.name} is not as it was when matrix {plan.id} began", hint)
         labs[each.name] = folder
-    kernels: Mapping[str, Kernel] = {cell.id: house.kernel(cell.kernel_release) for cell in plan.cells}
-    return labs, dict(kernels)
+    kernels = {cell.id: house.kernel(cell.path or cell.kernel_release) for cell in plan.cells}
+    for cell in plan.cells:
+        found = kernels[cell.id]
+        if found.release != cell.kernel_release or _own_sha256(found) != cell.sha256:
+            raise UsageError(f"kernel {cell.path} is not as it was when matrix {plan.id} began", hint)
+    return labs, kernels

@@ -23,7 +23,7 @@ import msgspec
 from go_labs.evidence import Evidence, Place
 from go_labs.matrix import LOGS, RUNS, Allowed, Begun, Ended, Judged, MatrixPlan, Outcome, PlannedRun
 from go_labs.spec import LabFolder
-from provision import jobs
+from provision import hostshare, jobs
 from provision.gobuild import variant
 from provision.house import House
 from provision.jobs import EVIDENCE, Job
@@ -145,7 +145,7 @@ class Runner:
                     self._end(workers, sealer)
                     refresh()
         finally:
-            os.sched_setaffinity(0, before)
+            hostshare.pin(os.getpid(), before)  # all threads, those of libraries, too
         if self._fatal is not None:
             raise self._fatal
 
@@ -194,8 +194,7 @@ class Runner:
                     return
 
     def _fail(self, error: BaseException) -> None:
-        if not self._stop.is_set():
-            self._fatal = self._fatal or error
+        self._fatal = self._fatal or error
         self._stop.set()
         with self.state.changed:
             self.state.changed.notify_all()
@@ -300,6 +299,8 @@ class Runner:
                 if staging.exists():
                     target = self.folder / UNSEALED / f"{this.run.number:04d}-{this.attempt}"
                     target.parent.mkdir(exist_ok=True)
+                    # The same attempt may have come to this before, and been cut off before its line was written.
+                    shutil.rmtree(target, ignore_errors=True)
                     staging.rename(target)
             outcome, words = classify.outcome(error, evidence.phases, judged)
             self._tell(this, this.ended(outcome, words, record, judged))

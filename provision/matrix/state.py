@@ -104,8 +104,9 @@ class State:
             self.running.pop(run.number, None)
             tried = self._attempts.setdefault(run.number, [])
             tried.append(ended)
-            self._spent += ended.seconds
-            self._foreseen += self._expected.get(run.number, ended.seconds)
+            if ended.outcome == "passed":  # how long a failure took tells nothing of the runs that are left
+                self._spent += ended.seconds
+                self._foreseen += self._expected.get(run.number, ended.seconds)
             if is_done(tried):
                 self._open -= 1
             else:

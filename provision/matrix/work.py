@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from go_labs.matrix import (
     is_done,
 )
 from go_labs.spec import Clock, LabFolder
-from provision import hostfacts, jobs, payload
+from provision import hostfacts, jobs, labrun, payload
 from provision.gobuild import variant
 from provision.house import START_SECONDS, House
 from provision.jobs import EVIDENCE, Job
@@ -37,7 +37,7 @@ from provision.matrix.state import State
 from provision.payload import Payload
 from vm import errors
 from vm.deadline import Deadline
-from vm.errors import LabError, LabFailedError, RecordError, UsageError
+from vm.errors import LabError, LabFailedError, MachineError, RecordError, UsageError
 from vm.machine import MachineRequest
 from vm.model import Kernel
 
@@ -148,6 +148,7 @@ def perform(
     with Journal(folder) as journal:
         # Seen before anything is prepared: what is broken must be told at once.
         _recover(folder, plan, journal, reporters, house)
+        labrun.sweep(folder / RUNS)  # what runs in flight left when their process was killed
         ended = matrix.ended(matrix.read_journal(folder))
         left = [run for run in plan.runs if not is_done(ended.get(run.number, []))]
         if left:
@@ -184,8 +185,10 @@ def prepare(
 ) -> dict[tuple[str, bool], Payload]:
     """Build all that the runs need, and the saved state of each machine, so that no run pays for it.
 
-    :raises LabError: something cannot be built or started. :raises UsageError: the tracer is not the one that the
-        matrix began with.
+    A kernel that does not come up ends nothing here: that is what its runs are to show.
+
+    :raises LabError: something cannot be built, or no kernel comes up. :raises UsageError: the tracer is not the one
+        that the matrix began with.
     """
     first = next(iter(kernels.values()))
     payloads: dict[tuple[str, bool], Payload] = {}
@@ -202,16 +205,27 @@ def prepare(
             f"tracer and tools are not those that matrix {plan.id} began with",
             "a matrix goes on only with what it began with: take back the change, or start another",
         )
-    for kernel in {kernel.release: kernel for kernel in kernels.values()}.values():
+    _save_states(plan, labs, list({kernel.release: kernel for kernel in kernels.values()}.values()), house)
+    return payloads
+
+
+def _save_states(plan: MatrixPlan, labs: Mapping[str, LabFolder], kernels: Sequence[Kernel], house: House) -> None:
+    failed: dict[str, MachineError] = {}
+    for kernel in kernels:
         for cpus, memory in {(folder.lab.cpus, folder.lab.memory) for folder in labs.values()}:
             request = MachineRequest(kernel, cpus, memory, accel=plan.accel, clock=plan.clock)
-            house.provider().start(request, Deadline.after(START_SECONDS)).stop()
-    return payloads
+            try:
+                house.provider().start(request, Deadline.after(START_SECONDS)).stop()
+            except MachineError as error:  # its own runs will fail, and say so; those of other kernels need not
+                house.say(f"kernel {kernel.line} does not come up: {error.message}")
+                failed[kernel.release] = error
+    if len(failed) == len(kernels):
+        raise next(iter(failed.values()))
 
 
 def with_kit(plan: MatrixPlan, house: House) -> MatrixPlan:
     """Return ``plan`` with what identifies tracer and tools; builds them where they are not there."""
-    kernel = house.kernel(plan.cells[0].kernel_release)
+    kernel = house.kernel(plan.cells[0].path or plan.cells[0].kernel_release)
     return msgspec.structs.replace(plan, kit=payload.kit(house.layout, house.images(kernel).tools).digest)
 
 
@@ -241,8 +255,11 @@ def _take_in(path: Path, folder: Path, plan: MatrixPlan, journal: Journal, repor
         reporters.verify(path)
         evidence = msgspec.json.decode((path / EVIDENCE).read_bytes(), type=Evidence)
         place = evidence.provenance.place
-        if place is None or place.matrix != plan.id:
+        if place is None or place.matrix != plan.id or place.run not in {run.number for run in plan.runs}:
             raise RecordError(f"{path.name} is no record of this matrix")
+        ended = matrix.ended(matrix.read_journal(folder)).get(place.run, [])
+        if any(each.attempt == place.attempt for each in ended):
+            raise RecordError(f"attempt {place.attempt} at run {place.run} is written down without it")
         judged = reporters.judge(path, plan.allowed)
     except (RecordError, OSError, msgspec.DecodeError) as error:
         house.say(f"{path.name} is set aside: {error}")
