@@ -443,7 +443,7 @@ def doctor(_c: Context, json: bool = False, deep: bool = False) -> None:
 
 @command(
     {
-        "only": "what to measure, with commas: warm, cold, size, probes, lab; images only when asked for",
+        "only": "parts, with commas: warm, cold, size, probes, lives, lab, matrix, compare; images, losses, soak if asked for",
         "kernel": KERNEL,
         "rounds": "repeats of each figure (5)",
         "vng-kernel": "vmlinuz for virtme-ng, which needs 9p in it",
@@ -455,10 +455,12 @@ def bench(
 ) -> None:
     """Measure the lab itself, in turn with virtme-ng and Vagrant where they are installed."""
     from provision import bench as benches
-    from reports import html
+    from reports import html, synthetic
 
     chosen = cli.words("--only", only) if only else []
-    made = benches.measure(chosen, kernel, cli.whole("--rounds", rounds, 1, 100), html.render, vng_kernel)
+    made = benches.measure(
+        chosen, kernel, cli.whole("--rounds", rounds, 1, 100), html.render, synthetic.bulk, vng_kernel
+    )
     if json:
         cli.print_json(made.document())
     else:

@@ -77,17 +77,18 @@ def _comparisons(plan: MatrixPlan, lab: str) -> int:
 
 def _lab(plan: MatrixPlan, lab: PlannedLab, alike: Sequence[Matrix]) -> LabOutlook:
     comparisons = _comparisons(plan, lab.name)
+    n = len({run.block for run in plan.runs if run.lab == lab.name})  # a lab without a timed phase has fewer
     found = {each.plan.id: spreads for each in alike if (spreads := _spreads(each, lab))}
     same = {each.plan.id for each in alike if each.plan.id in found and each.plan.lab(lab.name).options == lab.options}
     used = {name: spreads for name, spreads in found.items() if name in same or not same}
     spread = statistics.median([value for spreads in used.values() for value in spreads]) if used else ASSUMED
-    detectable = power.smallest_detectable(plan.repeats, spread, comparisons, alpha=plan.alpha)
+    detectable = power.smallest_detectable(n, spread, comparisons, alpha=plan.alpha)
     needed = power.blocks_needed(comparisons, plan.alpha)
     other = bool(used) and not same
     return LabOutlook(
-        lab=lab.name, metric=lab.primary, comparisons=comparisons, n=plan.repeats, spread=spread, assumed=not used,
+        lab=lab.name, metric=lab.primary, comparisons=comparisons, n=n, spread=spread, assumed=not used,
         matrices=list(used), other_options=other, detectable=detectable, needed=needed,
-        words=_words(plan.repeats, detectable, needed, spread, len(used), other=other),
+        words=_words(n, detectable, needed, spread, len(used), other=other),
     )  # fmt: skip
 
 

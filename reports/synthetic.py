@@ -127,6 +127,12 @@ def lab_name(number: int) -> str:
     return f"synthetic-{chr(ord('a') + number)}"
 
 
+def bulk(folder: Path, runs: int) -> None:
+    """Write at least ``runs`` runs of eight labs on five kernels, each record as large as a real one, for timing."""
+    cells = len(KERNELS) + 1
+    write(folder, Shape(labs=8, blocks=-(-runs // (8 * cells)), extra=45, points=20, judged=5, troubles=20))
+
+
 def write(folder: Path, shape: Shape) -> matrix.MatrixPlan:
     """Write the matrix ``shape`` into ``folder``, which must be empty or missing, and return its plan.
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from provision import cli, hostfacts, payload
-from provision.bench import builds, labs, lives, machines, probes
+from provision.bench import builds, labs, lives, machines, matrices, probes
 from provision.bench.figures import Figure, Result, Unmeasured, ratio, rows
 from provision.bench.labs import Render
+from provision.bench.matrices import Synthetic
 from provision.house import House
 from vm.deadline import Deadline
 from vm.errors import LabFailedError
@@ -17,7 +18,7 @@ from vm.qemu import accel
 
 __all__ = ["PARTS", "Result", "measure", "show"]
 
-PARTS = ("warm", "cold", "size", "probes", "lives", "lab", "images", "losses", "soak")
+PARTS = ("warm", "cold", "size", "probes", "lives", "lab", "matrix", "compare", "images", "losses", "soak")
 """What ``--only`` knows."""
 
 ASKED = frozenset({"images", "losses", "soak"})
@@ -27,7 +28,9 @@ LAB_ROUNDS = 3
 """Most rounds of the whole lab: each takes a minute."""
 
 
-def measure(only: Sequence[str], kernel: str, rounds: int, render: Render, vng_kernel: str = "") -> Result:
+def measure(
+    only: Sequence[str], kernel: str, rounds: int, render: Render, synthetic: Synthetic, vng_kernel: str = ""
+) -> Result:
     """Measure what ``only`` names (everything but :data:`ASKED` where it is empty) and return all figures.
 
     :raises UsageError: an unknown part or kernel.
@@ -35,7 +38,7 @@ def measure(only: Sequence[str], kernel: str, rounds: int, render: Render, vng_k
     wanted = {cli.one_of("--only", part, PARTS) for part in only} or set(PARTS) - ASKED
     house = House.open()
     found = house.kernel(kernel)
-    result = _begin(house, found, warm=bool(wanted - {"images"}))
+    result = _begin(house, found, warm=bool(wanted - {"images", "compare"}))
     if wanted & {"warm", "cold"}:
         _machines(result, house, found, wanted, rounds, vng_kernel)
     if "size" in wanted:
@@ -46,6 +49,11 @@ def measure(only: Sequence[str], kernel: str, rounds: int, render: Render, vng_k
         _lives(result, house, found, rounds)
     parts: dict[str, Callable[[], list[Figure | Unmeasured]]] = {
         "lab": lambda: labs.whole_lab(found.line, min(rounds, LAB_ROUNDS), render, house.say),
+        "matrix": lambda: [
+            *matrices.overhead(found.line, rounds, house.say),
+            *matrices.killed(found.line, house.say),
+        ],
+        "compare": lambda: matrices.comparing(rounds, synthetic, house.say),
         "losses": lambda: labs.losses(found.line, house.say),
         "soak": lambda: labs.soak(found.line, house.say),
     }

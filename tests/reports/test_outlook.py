@@ -26,8 +26,9 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Matrix:
     return matrices.read(folder)
 
 
-def plan(matrix: Matrix, **changes: Any) -> MatrixPlan:
-    return msgspec.structs.replace(matrix.plan, id="planned", repeats=10, **changes)
+def plan(matrix: Matrix, blocks: int = 10, **changes: Any) -> MatrixPlan:
+    runs = [run for run in matrix.plan.runs if run.block <= blocks]
+    return msgspec.structs.replace(matrix.plan, id="planned", repeats=blocks, runs=runs, **changes)
 
 
 def spreads(matrix: Matrix) -> list[float]:
@@ -87,11 +88,19 @@ def test_matrices_with_the_same_options_go_before_others(matrix: Matrix, tmp_pat
 
 
 def test_too_few_blocks_cannot_establish_anything_and_the_words_say_how_many_can(matrix: Matrix) -> None:
-    (lab,) = outlook.outlook(msgspec.structs.replace(plan(matrix), repeats=5), "emulated", HOST, [matrix]).labs
+    (lab,) = outlook.outlook(plan(matrix, 5), "emulated", HOST, [matrix]).labs
 
     assert lab.detectable is None
     assert lab.needed == 7
     assert lab.words.startswith("5 blocks cannot establish any difference, at least 7 are needed")
+
+
+def test_a_lab_that_runs_in_fewer_repeats_than_the_others_has_only_these(matrix: Matrix) -> None:
+    few = [run for run in plan(matrix).runs if run.block <= 3]
+    planned = msgspec.structs.replace(plan(matrix), runs=few)
+    (lab,) = outlook.outlook(planned, "emulated", HOST, [matrix]).labs
+
+    assert (lab.n, lab.detectable) == (3, None)
 
 
 def test_kernels_that_a_lab_cannot_run_on_are_not_corrected_for(matrix: Matrix) -> None:
