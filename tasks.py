@@ -443,7 +443,7 @@ def doctor(_c: Context, json: bool = False, deep: bool = False) -> None:
 
 @command(
     {
-        "only": "parts, with commas: warm, cold, size, probes, lives, lab, matrix, compare; images, losses, soak if asked for",
+        "only": "parts: warm, cold, size, probes, lives, lab, matrix, compare; images, losses and soak only if named",
         "kernel": KERNEL,
         "rounds": "repeats of each figure (5)",
         "vng-kernel": "vmlinuz for virtme-ng, which needs 9p in it",
