@@ -121,7 +121,10 @@ def splats(log: Sequence[str], allowed: Sequence[str]) -> list[str]:
 
 def _kernel_log(record: Path, brief: _Brief) -> list[str]:
     names = [artefact.path for artefact in brief.artefacts if artefact.role == "kernel_log"]
-    return [line for name in names for line in (record / name).read_text("utf-8", "replace").splitlines()]
+    try:
+        return [line for name in names for line in (record / name).read_text("utf-8", "replace").splitlines()]
+    except OSError as error:
+        raise RecordError(f"{record} has lost its {error.filename}: {error.strerror}", "run the lab again") from error
 
 
 class _Allowed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

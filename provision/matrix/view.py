@@ -54,7 +54,7 @@ def table(standing: Standing) -> Table:
     made = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("kernel", "waits", "passed", "failed", "runs now"):
         made.add_column(name, justify="right" if name in ("waits", "passed", "failed") else "left", no_wrap=True)
-    # Where there is no room for all, Rich takes it from columns that may wrap: from this one alone, and its text is cut.
+    # Where there is no room for all, Rich takes it from columns that may wrap: from this one, whose text is then cut.
     made.columns[-1].no_wrap = False
     for line in standing.lines:
         made.add_row(
