@@ -99,6 +99,7 @@ def matrix(
     json: bool = False,
 ) -> None:
     """Run labs × kernels × repeats, interleaved, and compare the kernels; --resume goes on after whatever ended it."""
+    from go_labs.matrix import read_plan
     from provision.house import House
     from provision.matrix import estimate, listing, planning, view, work
     from reports import conditions, expectations
@@ -109,8 +110,16 @@ def matrix(
     matrices = house.layout.matrices
     known = estimate.earlier(house.layout.runs, matrices)
     if resume:
+        planned = {
+            "--labs": labs, "--kernels": kernels, "--repeats": repeats, "--judged": judged, "--baseline": baseline,
+            "--seed": seed, "--go": go, "--build": build != "plain", "--set": set_, "--delta": delta,
+            "--accel": accel != "auto", "--clock": clock != "host", "--share-cores": share_cores, "--allow": allow,
+            "--plan": plan, "--out": out,
+        }  # fmt: skip
+        work.refuse_with_resume(planned)
         # Without a value Invoke hands over True.
         folder = listing.given_paths([resume], matrices)[0] if isinstance(resume, str) else work.unfinished(matrices)
+        read_plan(folder)
     else:
         wish = planning.Wish(
             labs, kernels, repeats, judged, baseline, seed, go, build, set_ or [], delta,

@@ -78,7 +78,7 @@ def prepare(
     """
     if folder.program is not None:
         return _as_it_is(folder, folder.program, kit(layout, tools))
-    _check_version(folder, go_version)
+    require_go(folder, go_version)
     for phase in folder.lab.phases:
         for tool in phase.tools:
             _check_tool(tool)
@@ -167,7 +167,12 @@ def _check_tool(tool: str) -> None:
         raise UsageError(f"there is no kernel-side tool {tool!r}", f"there are: {', '.join(known)}")
 
 
-def _check_version(folder: LabFolder, go_version: str) -> None:
+def require_go(folder: LabFolder, go_version: str) -> None:
+    """Return if a lab can be built with ``go_version``.
+
+    :raises UsageError: it needs a newer one.
+    """
+
     def number(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(".")[:2])
 

@@ -125,7 +125,10 @@ def splats(log: Sequence[str], line: str, allowed: Sequence[Allowed]) -> list[st
 
 def _kernel_log(record: Path, brief: _Brief) -> list[str]:
     names = [artefact.path for artefact in brief.artefacts if artefact.role == "kernel_log"]
-    return [line for name in names for line in (record / name).read_text("utf-8", "replace").splitlines()]
+    try:
+        return [line for name in names for line in (record / name).read_text("utf-8", "replace").splitlines()]
+    except OSError as error:
+        raise RecordError(f"{record} has lost its {error.filename}: {error.strerror}", "run the lab again") from error
 
 
 class _AllowList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -51,7 +51,7 @@ def _stolen(run: RunData) -> float | None:
     if not isinstance(guest, dict):
         return None
     before, after = (_ticks(str(guest.get(name, ""))) for name in ("stat_before", "stat_after"))
-    if before is None or after is None:
+    if before is None or after is None or len(before) != len(after):
         return None
     passed = [late - early for early, late in zip(before, after, strict=True)]
     # guest and guest_nice, the last two, are part of user and nice.

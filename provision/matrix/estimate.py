@@ -112,7 +112,9 @@ def _add_matrix(
             if attempt.outcome == "passed":
                 key = (run.lab, lines[run.cell], plan.clock == "virtual", run.judged)
                 seconds.setdefault(key, []).append(attempt.seconds)
-                sizes.setdefault(run.lab, []).append(size_of(folder / matrix.RUNS / attempt.record))
+                record = folder / matrix.RUNS / attempt.record
+                if attempt.record and record.is_dir():
+                    sizes.setdefault(run.lab, []).append(size_of(record))
 
 
 def size_of(folder: Path) -> int:

@@ -19,7 +19,7 @@ from provision.house import House
 from provision.matrix.cores import TIMED
 from vm.errors import UsageError
 from vm.kernels import sort_key
-from vm.machine import AcceleratorChoice, ClockChoice
+from vm.machine import AcceleratorChoice, ClockChoice, MachineRequest
 from vm.model import Kernel
 from vm.version import VERSION
 
@@ -84,6 +84,9 @@ def plan(wish: Wish, house: House) -> MatrixPlan:
             "no lab of the matrix can run on any of its kernels", "; ".join(dict.fromkeys(each.why for each in unfit))
         )
     version = toolchains.resolve(wish.go or None)
+    for folder in folders:
+        payload.require_go(folder, version)
+        MachineRequest(kernels[0], folder.lab.cpus, folder.lab.memory, accel=wish.accel, clock=wish.clock)
     return MatrixPlan(
         schema=MATRIX_SCHEMA,
         id=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",

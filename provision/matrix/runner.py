@@ -225,7 +225,8 @@ class Runner:
             finally:
                 with self._lock:
                     self._machines.pop(run.number, None)
-            self._give_up_if_stopped(done.staging)
+            if done.error is not None:  # else it was over before its machine was ended, and counts
+                self._give_up_if_stopped(done.staging)
         self.state.doing(run, "record")
         self._sealing.put(lambda: self._seal(this, job.folder, done.staging, done.error))
 

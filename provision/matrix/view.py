@@ -54,13 +54,15 @@ def table(standing: Standing) -> Table:
     made = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("kernel", "waits", "passed", "failed", "runs now"):
         made.add_column(name, justify="right" if name in ("waits", "passed", "failed") else "left", no_wrap=True)
+    # Where there is no room for all, Rich takes it from columns that may wrap: from this one, whose text is then cut.
+    made.columns[-1].no_wrap = False
     for line in standing.lines:
         made.add_row(
             Text(line.kernel),
             str(line.waiting),
             Text(str(line.passed), style="green" if line.passed else "dim"),
             Text(str(line.failed), style="bold red" if line.failed else "dim"),
-            Text(_running(line), overflow="ellipsis"),
+            Text(_running(line), no_wrap=True, overflow="ellipsis"),
         )
     return made
 

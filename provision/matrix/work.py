@@ -93,6 +93,20 @@ def create(plan: MatrixPlan, folder: Path) -> Path:
     return folder
 
 
+def refuse_with_resume(planned: Mapping[str, object]) -> None:
+    """Refuse options that make a plan where one is there already.
+
+    :param planned: option → what was given; nothing, where it was not.
+    :raises UsageError: one was given.
+    """
+    for option, value in planned.items():
+        if value:
+            raise UsageError(
+                f"{option} means nothing with --resume",
+                "a matrix goes on with the plan that it began with: leave it away",
+            )
+
+
 def unfinished(matrices: Path) -> Path:
     """Return the latest matrix that has runs left.
 

@@ -168,6 +168,21 @@ def test_unfit_kernels_are_listed_with_the_reason(layout: Layout, monkeypatch: p
     assert [lines[run.cell] for run in plan.runs] == ["7.3"]
 
 
+def test_a_go_version_that_a_lab_is_too_new_for_is_refused_before_anything_is_built(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = spec.find
+
+    def newer(name: str) -> LabFolder:
+        folder = find(name)
+        return msgspec.structs.replace(folder, lab=msgspec.structs.replace(folder.lab, go_minimum="1.24"))
+
+    monkeypatch.setattr(spec, "find", newer)
+    assert wanted(layout, labs="mutex", kernels="6.1", go="1.24").go_version.startswith("1.24")
+    with pytest.raises(UsageError, match=r"lab mutex needs Go 1\.24 or newer"):
+        wanted(layout, labs="mutex", kernels="6.1", go="1.23")
+
+
 def test_a_matrix_without_any_run_is_refused(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     needing(monkeypatch, "9.9")
 
@@ -217,6 +232,7 @@ REFUSED: list[tuple[dict[str, object], str, str]] = [
     ({"sets": ["mutex.readrs=0"]}, "no option 'readrs'", "readers"),
     ({"sets": ["mutex.readers=200"]}, "readers=200", ""),
     ({"sets": ["mutex.readers"]}, "option=value", "--set"),
+    ({"clock": "virtual", "accel": "kvm"}, "KVM does not have", "leave --clock away"),
 ]
 
 
