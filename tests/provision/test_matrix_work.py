@@ -25,7 +25,7 @@ from provision.matrix.work import BROKEN
 from provision.payload import Payload
 from tests.provision import matrices
 from tests.provision.matrices import AT, ended, phase
-from tests.provision.test_matrix_runner import Judge
+from tests.provision.matrix_bench import Judge
 from vm import errors
 from vm.errors import LabFailedError, RecordError, UsageError
 from vm.machine import MachineRequest
