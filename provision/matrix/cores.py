@@ -19,7 +19,7 @@ from go_labs.spec import Phase
 from provision import hostshare
 from provision.hostshare import Watch
 from vm.errors import Interrupted
-from vm.machine import Machine
+from vm.machine import Machine, MachineFacts
 
 TIMED = "timed"
 """Name of the phase whose figures are compared (``go_labs.spec.Phase``)."""
@@ -39,6 +39,11 @@ class Seat:
     pid: int = 0
     neighbours: int = 0
     cores: set[int] = field(default_factory=set)
+
+
+def host_cpus(facts: MachineFacts) -> int:
+    """Return how many CPUs of the host a machine can use: one where its own take turns (``thread=single``)."""
+    return 1 if facts.clock == "virtual" else facts.cpus
 
 
 class Cores:
@@ -110,7 +115,7 @@ class Cores:
             with self._breath(seat, watch) as cores:
                 yield cores
             return
-        watch.waited, cores = self._take(seat, machine.facts().cpus)
+        watch.waited, cores = self._take(seat, host_cpus(machine.facts()))
         try:
             yield cores
         finally:

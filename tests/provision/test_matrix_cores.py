@@ -27,8 +27,9 @@ TIMED = Phase(name="timed", sections=["free"])
 TRACED = Phase(name="traced", sections=["free"])
 
 
-def machine(pid: int, cpus: int = 2) -> Machine:
-    made = SimpleNamespace(pid=pid, cpu_threads=(pid + 1, pid + 2), facts=lambda: SimpleNamespace(cpus=cpus))
+def machine(pid: int, cpus: int = 2, clock: str = "emulated") -> Machine:
+    facts = SimpleNamespace(cpus=cpus, clock=clock)
+    made = SimpleNamespace(pid=pid, cpu_threads=(pid + 1, pid + 2), facts=lambda: facts)
     return cast(Machine, made)
 
 
@@ -327,6 +328,11 @@ def test_this_process_knows_its_children() -> None:
     child.stdin.close()
     child.wait(30)
     assert child.pid not in hostshare.children()
+
+
+@pytest.mark.parametrize(("clock", "used"), [("kvm", 2), ("emulated", 2), ("virtual", 1)])
+def test_cpus_that_take_turns_need_one_of_the_host(clock: str, used: int) -> None:
+    assert module.host_cpus(machine(100, 2, clock).facts()) == used
 
 
 def test_a_machine_with_more_cpus_than_the_host_takes_all(pinned: dict[int, set[int]]) -> None:
