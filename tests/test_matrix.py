@@ -10,11 +10,9 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from go_labs.matrix import Begun, Ended, Voided
 from reports import record
 from tests.test_bad_workloads import BAD
 from tests.test_main_job import INVOKE, environment, invoke, machines
+from tests.test_virtual_clock import busy_core
 from vm.paths import REPOSITORY
 
 __all__ = ["environment"]  # A fixture: real images, and machines and records of this module's own.
@@ -38,18 +37,6 @@ SMALL = ["--labs", str(STEADY), "--kernels", "6.1", "--repeats", "3", "--seed", 
 VIRTUAL = ["--clock", "virtual"]
 PATIENCE = 300.0
 """Seconds to wait for what takes a few."""
-
-
-@contextmanager
-def busy_core() -> Iterator[None]:
-    """Keep a core of the host busy."""
-    load = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        yield
-        assert load.poll() is None, "the load ended early"
-    finally:
-        load.kill()
-        load.wait()
 
 
 def ran(environment: dict[str, str], *words: str) -> dict[str, Any]:
