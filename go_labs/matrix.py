@@ -222,7 +222,7 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True, tag="begun", tag_field="w
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended", tag_field="what"):
     """An attempt ended.
 
-    :param seconds: of the host, from the start of its machine to its record.
+    :param seconds: of the host, from when it was taken up to its record, waits for CPUs among them.
     :param record: folder below ``runs/``; empty where nothing could be recorded.
     :param words: why it is no pass, in a clause. :param log: file below ``logs/``.
     :param gates: names of the gates that failed.
