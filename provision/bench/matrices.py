@@ -38,10 +38,11 @@ class _Phase(msgspec.Struct):
 
 class _Evidence(msgspec.Struct):
     phases: list[_Phase]
+    timings: dict[str, float]
 
 
 def overhead(line: str, repeats: int, say: Callable[[str], None]) -> list[Figure | Unmeasured]:
-    """Run a small matrix as a person does, and return what each run took beyond its phases.
+    """Run a small matrix as a person does, and return what each run took beyond what the lab does in it.
 
     :raises LabFailedError: it failed.
     """
@@ -58,9 +59,17 @@ def overhead(line: str, repeats: int, say: Callable[[str], None]) -> list[Figure
         if done.returncode not in (0, LabFailedError.exit_code):
             raise LabFailedError(f"invoke matrix ended with status {done.returncode}: {done.stderr.strip()[-300:]}")
         beyond = _beyond(folder)
-        say(f"matrix: {len(beyond)} runs, {', '.join(f'{each:.2f}' for each in beyond)} s beyond their phases")
-    meaning = "a run of a matrix, warm: from the start of its machine to its record, beyond its phases"
-    return [Figure(name="matrix", meaning=meaning, unit="s", samples=beyond, limit=OVERHEAD_LIMIT)]
+        tried = _attempts(folder)
+        say(f"matrix: {len(beyond)} runs, {', '.join(f'{each:.2f}' for each in beyond)} s beyond phases and attempts")
+    meaning = "a run of a matrix, warm: from the start of its machine to its record, beyond the lab's phases"
+    both = [over + more for over, more in zip(beyond, tried, strict=True)]
+    return [
+        Figure(
+            name="matrix", meaning=f"{meaning} and what it tries on the machine",
+            unit="s", samples=beyond, limit=OVERHEAD_LIMIT,
+        ),
+        Figure(name="matrix, all", meaning=f"{meaning} alone", unit="s", samples=both),
+    ]  # fmt: skip
 
 
 def _command(line: str, repeats: int, folder: Path) -> list[str]:
@@ -68,15 +77,25 @@ def _command(line: str, repeats: int, folder: Path) -> list[str]:
     return [str(Path(sys.executable).parent / "invoke"), *words]
 
 
+def _recorded(folder: Path) -> list[tuple[Ended, _Evidence]]:
+    """Return the attempts that left a record, with it."""
+    return [
+        (entry, msgspec.json.decode((folder / RUNS / entry.record / "evidence.json").read_bytes(), type=_Evidence))
+        for entry in matrix.read_journal(folder)
+        if isinstance(entry, Ended) and entry.record
+    ]
+
+
+def _attempts(folder: Path) -> list[float]:
+    """Return what each run's own attempts took (``lab.toml``)."""
+    return [found.timings.get("attempts_seconds", 0.0) for _, found in _recorded(folder)]
+
+
 def _beyond(folder: Path) -> list[float]:
-    """Return, for each attempt that left a record, its length less that of its phases."""
-    found: list[float] = []
-    for entry in matrix.read_journal(folder):
-        if isinstance(entry, Ended) and entry.record:
-            path = folder / RUNS / entry.record / "evidence.json"
-            phases = msgspec.json.decode(path.read_bytes(), type=_Evidence).phases
-            found.append(entry.seconds - sum(phase.wall_seconds for phase in phases))
-    return found
+    """Return the length of each attempt less what the lab itself did in it: its phases, and what it tries."""
+    own = [sum(phase.wall_seconds for phase in found.phases) for _, found in _recorded(folder)]
+    ended = [entry.seconds for entry, _ in _recorded(folder)]
+    return [all_ - phases - tried for all_, phases, tried in zip(ended, own, _attempts(folder), strict=True)]
 
 
 def killed(line: str, say: Callable[[str], None]) -> list[Figure | Unmeasured]:
