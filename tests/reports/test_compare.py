@@ -253,6 +253,20 @@ def test_mixed_verdicts_are_no_change(tmp_path: Path) -> None:
     assert row.first_change == ""
 
 
+@pytest.mark.parametrize("outcome", ["undecided", "not_testable"])
+@pytest.mark.parametrize("line", ["6.1", "6.12"])
+def test_what_a_run_could_not_tell_is_no_change(tmp_path: Path, outcome: str, line: str) -> None:
+    folder = small(tmp_path / "m", judged=1, ratios={(A, "6.12"): 1.5})
+    assert lab(compare.compare(folder)).claims[1].first_change == "6.12"
+    for file in records(folder, line):
+        made.change(file, lambda data: data["verdicts"] and data["verdicts"][1].update(outcome=outcome))
+
+    row = lab(compare.compare(folder)).claims[1]
+
+    assert {each.outcome for each in row.verdicts[line]} == {outcome}
+    assert row.first_change == ""
+
+
 def test_latencies_are_merged_and_percentiles_read_from_the_merged_counts(
     made_up: Path, comparison: Comparison
 ) -> None:
