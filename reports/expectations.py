@@ -183,8 +183,8 @@ def _matches(entry: Entry, thing: _Thing) -> bool:
 
 def _lost(comparison: Comparison, entry: Entry, number_: int, found: Sequence[_Thing]) -> list[Surprise]:
     """Return what an entry expects of labs that left nothing at all where they were to run: the comparison then does
-    not have the names of their claims and metrics, and the file is not at fault. Who names the lab means it; of all labs
-    the others tell."""
+    not have the names of their claims and metrics, and the file is not at fault. Who names the lab means it; of all
+    labs the others tell."""
     if entry.what == "run" or ANY in entry.expected:
         return []
     silent = {lab.lab for lab in comparison.labs if lab.primary is None and not lab.claims}
