@@ -398,7 +398,7 @@ def _first_change(verdicts: Mapping[str, Sequence[Evidence]], lines: Sequence[st
 
 
 def _control(measured: Sequence[Measured], line: str, alpha: float) -> Control | None:
-    """Return what the baseline against itself showed; None where it ran once only."""
+    """Return what the baseline against itself showed; None where no second run of it counts."""
     tested: list[tuple[Measured, Effect]] = [
         (each, each.control.effect) for each in measured if each.control is not None and each.control.effect is not None
     ]

@@ -123,7 +123,7 @@ def _could(comparison: Comparison) -> str:
             words += f", but none, however large, on some kernel of {_counted(blind, 'lab')}"
     shown = comparison.control
     if shown is None:
-        return f"{words}; the baseline ran once only, so that nothing shows how often this run cries wolf."
+        return f"{words}; no second run of the baseline counts, so that nothing shows how often this run cries wolf."
     if not shown.metrics:
         return f"{words}; the baseline against itself had too few blocks to say how often this run cries wolf."
     return (
