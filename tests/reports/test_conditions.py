@@ -109,6 +109,20 @@ def test_complaints_of_the_kernel_are_found_and_made_safe_to_show(tmp_path: Path
     assert judged.gates == []
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("WARNING: CPU: 1 PID: 99 at kernel/rcu/tree.c:2981 rcu_do_batch+0x1/0x2", True),  # up to 6.18
+        ("WARNING: kernel/rcu/tree.c:2981 at rcu_do_batch+0x1/0x2, CPU#1: rcuog/0/99", True),  # from 6.19 on
+        ("WARNING: at rcu_do_batch+0x1/0x2, CPU#1: rcuog/0/99", True),
+        ("Spectre V2 : WARNING: Spectre v2 mitigation leaves CPU vulnerable to RETBleed attacks", False),
+        ("RETBleed: WARNING: CPU does not support IBPB.", False),  # of the processor, not of the kernel
+    ],
+)
+def test_a_warning_is_found_as_each_kernel_writes_it_and_one_of_the_processor_is_none(line: str, found: bool) -> None:
+    assert bool(conditions.splats([f"[   12.5] {line}"], "7.3", [])) is found
+
+
 def test_a_flood_of_complaints_is_cut(tmp_path: Path) -> None:
     judged = conditions.judge(record(tmp_path, WHOLE, log=[f"BUG: {'x' * 5000} {n}" for n in range(500)]))
 
