@@ -84,7 +84,7 @@ def status_of(error: BaseException, logs: Path) -> int:
     if isinstance(error, KeyboardInterrupt):
         show("interrupted", "what was finished is kept; run the same command again to go on")
         return Interrupted.exit_code
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError) or _reader_gone(error):
         return EXIT_BROKEN_PIPE
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         show(f"no space left{f' for {error.filename}' if error.filename else ''}", "free some, or see images.clean")
@@ -105,7 +105,7 @@ def framed(function: Callable[P, T], *, status: StatusOf = lambda code: code) ->
                 result = function(*args, **kwargs)
             sys.stdout.flush()
         except BaseException as error:
-            if isinstance(error, SystemExit):
+            if isinstance(error, SystemExit) and not _reader_gone(error):
                 _flush()
                 raise
             code = status(status_of(error, Layout.from_environment().logs))
@@ -114,6 +114,11 @@ def framed(function: Callable[P, T], *, status: StatusOf = lambda code: code) ->
         return result
 
     return call
+
+
+def _reader_gone(error: BaseException) -> bool:
+    """Tell whether ``error`` is Rich's own end, status 1, for a reader that went away."""
+    return isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
 
 
 @contextlib.contextmanager

@@ -382,11 +382,14 @@ def _claims(mine: Sequence[Sample], lines: Sequence[str], baseline: str, paths: 
 
 
 def _first_change(verdicts: Mapping[str, Sequence[Evidence]], lines: Sequence[str], baseline: str) -> str:
-    """Return the first kernel with one verdict that is not the one of the baseline; mixed verdicts are no verdict."""
+    """Return the first kernel with one verdict that is not the one of the baseline.
+
+    Mixed verdicts are no verdict, and what a run could not tell (undecided, not testable) is no change of a kernel.
+    """
 
     def agreed(line: str) -> Outcome | None:
         outcomes = {each.outcome for each in verdicts.get(line, ())}
-        return outcomes.pop() if len(outcomes) == 1 else None
+        return outcomes.pop() if len(outcomes) == 1 and outcomes <= {"confirmed", "refuted"} else None
 
     base = agreed(baseline)
     if base is None:
@@ -395,7 +398,7 @@ def _first_change(verdicts: Mapping[str, Sequence[Evidence]], lines: Sequence[st
 
 
 def _control(measured: Sequence[Measured], line: str, alpha: float) -> Control | None:
-    """Return what the baseline against itself showed; None where it ran once only."""
+    """Return what the baseline against itself showed; None where no second run of it counts."""
     tested: list[tuple[Measured, Effect]] = [
         (each, each.control.effect) for each in measured if each.control is not None and each.control.effect is not None
     ]

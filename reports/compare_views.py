@@ -119,7 +119,7 @@ def _resolution(console: Console, comparison: Comparison, width: int) -> None:
     if comparison.control is not None:
         _say(console, f"A/A: {comparison.control.words}", width)
     else:
-        _say(console, "A/A: the baseline ran once only, so that nothing shows how often this run cries wolf.", width)
+        _say(console, "A/A: no second run of the baseline counts: nothing shows how often this run cries wolf.", width)
     _say(console, (
         f"blocks: {comparison.blocks}; {comparison.blocks_needed} are needed to establish any difference after "
         "correction"

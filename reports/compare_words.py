@@ -94,7 +94,9 @@ def summary(comparison: Comparison) -> tuple[str, str]:
         )
     differ = [f"{counts[change]} {change}" for change in CHANGES[:4] if counts[change]]
     some = (
-        f"{sum(counts[c] for c in CHANGES[:4])} show a difference ({', '.join(differ)})" if differ else "none differs"
+        f"{_shows(sum(counts[c] for c in CHANGES[:4]))} a difference ({', '.join(differ)})"
+        if differ
+        else "none differs"
     )
     first = (
         f"Of {_counted(total, 'primary comparison')} with {comparison.baseline}, {some}, {counts['equivalent']} "
@@ -115,15 +117,23 @@ def _could(comparison: Comparison) -> str:
         low, high = (relative(1 + value, sign=False) for value in (known[0], known[-1]))
         sizes = low if low == high else f"{low} to {high}, depending on the lab,"
         words = f"Differences from {sizes} would have been found four times out of five"
+        # A lab that has no figure is no part of the range: without its word the range would speak for it, too.
+        blind = sum(bool(effects(lab)) and detectable(lab) is None for lab in comparison.labs)
+        if blind:
+            words += f", but none, however large, on some kernel of {_counted(blind, 'lab')}"
     shown = comparison.control
     if shown is None:
-        return f"{words}; the baseline ran once only, so that nothing shows how often this run cries wolf."
+        return f"{words}; no second run of the baseline counts, so that nothing shows how often this run cries wolf."
     if not shown.metrics:
         return f"{words}; the baseline against itself had too few blocks to say how often this run cries wolf."
     return (
         f"{words}; the baseline against itself was called different in {shown.false} of "
         f"{_counted(shown.metrics, 'metric')} ({percent(shown.false / shown.metrics)}, uncorrected)."
     )
+
+
+def _shows(count: int) -> str:
+    return f"{count} shows" if count == 1 else f"{count} show"
 
 
 def _be(count: int) -> str:

@@ -143,7 +143,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 class ClaimRow(msgspec.Struct, frozen=True, kw_only=True):
     """A claim over all kernels: every verdict by kernel line.
 
-    :param first_change: first kernel whose verdict is not that of the baseline; empty where there is none.
+    :param first_change: first kernel confirmed where the baseline is refuted, or the reverse; empty where none is.
     """
 
     claim: str

@@ -93,6 +93,11 @@ def things(comparison: Comparison) -> Iterator[_Thing]:
                     values = [value.record for value in compared.values.get(effect.kernel, [])]
                     release = releases.get(effect.kernel, "")
                     yield _change(lab.lab, release, compared.metric, effect, values, frozenset(own))
+            shown = {effect.kernel for effect in compared.effects if not effect.control} | {comparison.baseline}
+            for line in (line for line in releases if line not in shown and line not in lab.unfit):
+                # No run of it counts: that is no change as expected, whatever was.
+                named = frozenset({compared.metric, *([""] if compared.primary else [])})
+                yield _Thing("change", lab.lab, line, releases[line], compared.metric, Counter(), [], {}, named)
 
 
 def _verdicts(
@@ -147,10 +152,15 @@ def check(comparison: Comparison, expectations: Expectations) -> list[Surprise]:
     :raises ConfigError: an entry names nothing that the comparison has; near names are suggested.
     """
     found = list(things(comparison))
+    lost: list[Surprise] = []
     for number_, entry in enumerate(expectations.expect, 1):
         if not any(_matches(entry, thing) for thing in found):
-            raise _nothing(entry, number_, found)
+            mine = _lost(comparison, entry, number_, found)
+            if not mine:
+                raise _nothing(entry, number_, found)
+            lost += mine
     surprises = [each for thing in found if (each := _surprise(thing, expectations)) is not None]
+    surprises += lost
     if comparison.finished < comparison.planned and ANY not in listed(expectations.default.run):
         surprises.append(
             Surprise(
@@ -169,6 +179,29 @@ def _matches(entry: Entry, thing: _Thing) -> bool:
         and (entry.what != "verdict" or bool(thing.named & set(listed(entry.claim))))
         and (entry.what != "change" or bool(thing.named & set(listed(entry.metric))))
     )
+
+
+def _lost(comparison: Comparison, entry: Entry, number_: int, found: Sequence[_Thing]) -> list[Surprise]:
+    """Return what an entry expects of labs that left nothing at all where they were to run: the comparison then does
+    not have the names of their claims and metrics, and the file is not at fault. Who names the lab means it; of all
+    labs the others tell."""
+    if entry.what == "run" or ANY in entry.expected:
+        return []
+    silent = {lab.lab for lab in comparison.labs if lab.primary is None and not lab.claims}
+    thing = entry.claim if entry.what == "verdict" else entry.metric
+    return [
+        Surprise(
+            what=entry.what, lab=each.lab, kernel=each.kernel, thing=_or(listed(thing)) or "primary metric",
+            expected=_expected(entry), got="nothing", sense="fail", entry=number_, why=entry.why,
+            evidence=_places(each.evidence),
+        )
+        for each in found
+        if each.what == "run" and each.lab in silent and not each.got.keys() & {"passed", UNFIT}
+        and (each.got or comparison.finished < comparison.planned)
+        and each.lab in listed(entry.lab)
+        and bool({ALL, each.kernel, each.release} & set(listed(entry.kernel)))
+        and not (entry.what == "change" and each.kernel == comparison.baseline)
+    ]  # fmt: skip
 
 
 def _surprise(thing: _Thing, expectations: Expectations) -> Surprise | None:

@@ -241,7 +241,7 @@ def _add_path(found: Gathered, path: Path, seen: _Seen) -> None:
     for each in inner:
         if _is_matrix(each):
             _add_whole_matrix(found, each, seen)
-        else:
+        elif record.is_left_of_one(each):
             _add_record(found, each, seen)
 
 

@@ -85,11 +85,11 @@ def _print_runs(console: Console, ledger: Ledger) -> None:
         console.print("no run of these labs is there; `invoke lab NAME --kernel LINE` makes one", markup=False)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("lab", "kernel", "Go", "run behind the verdicts", "*"):
+    for name in ("lab", "kernel", "Go", "clock", "run behind the verdicts", "*"):
         table.add_column(name, overflow="fold", no_wrap=name != "*")
     for run in runs:
         words = "; ".join([*([f"only {', '.join(run.claims)}"] if run.some else []), *remarks(run.cell)])
-        cells = (run.lab, run.line, run.cell.go_version, run.cell.record, words)
+        cells = (run.lab, run.line, run.cell.go_version, run.cell.clock, run.cell.record, words)
         table.add_row(*(Text(neutral(cell)) for cell in cells))
     console.print(table, soft_wrap=False)
     shown = [cell for row in ledger.claims for cell in row.verdicts.values() if cell is not None]

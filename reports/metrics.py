@@ -51,11 +51,13 @@ EVENT_ONLY_LOSSES = frozenset({"ring_full", "stack_failed", "stack_truncated", "
 when it began."""
 
 SPLAT = re.compile(
-    r"\b(WARNING: CPU|BUG:|Oops\b|Kernel panic|general protection fault|rcu: INFO: .*stall|soft lockup|"
+    r"\b(WARNING: CPU: \d|WARNING: .*\bat .*, CPU#\d|"
+    r"BUG:|Oops\b|Kernel panic|general protection fault|rcu: INFO: .*stall|soft lockup|"
     r"hung_task|blocked for more than \d+ seconds|Out of memory:|KASAN|KFENCE|KCSAN|UBSAN|lockdep|refcount_t: |"
     r"list_(?:add|del) corruption|suspicious RCU usage|possible circular locking|unable to handle)"
 )
-"""What a kernel prints when something went wrong in it (``panic.c``, ``rcu/tree_stall.h``, ``mm/oom_kill.c``,
+"""What a kernel prints when something went wrong in it (``panic.c``, whose WARNING is another line from 6.19 on,
+``rcu/tree_stall.h``, ``mm/oom_kill.c``,
 ``lib/refcount.c``, ``lib/list_debug.c``, ``locking/lockdep.c``)."""
 
 

@@ -331,6 +331,11 @@ def read(path: Path, *, verify: bool = True) -> Record:
     return record
 
 
+def is_left_of_one(folder: Path) -> bool:
+    """Tell whether ``folder`` is a record, or what is left of a broken one: exports, beside records, are neither."""
+    return (folder / RUN).exists() or (folder / staging.EVIDENCE).exists()
+
+
 WHOLE = "`invoke report` checks a record as a whole"
 """Hint where a record was read in part."""
 

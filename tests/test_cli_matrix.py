@@ -39,7 +39,7 @@ BAD: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*SMALL, "--clock", "virtual", "--accel", "kvm"), 10, "KVM does not have", "leave --clock away"),
     ((*SMALL, "--allow", "no-such-file"), 11, "no-such-file cannot be read", "[[allow]]"),
     ((*SMALL, "--allow", "setup.sh"), 11, "setup.sh is no allow list", "[[allow]]"),
-    (("matrix", "--resume", "no-such-matrix"), 40, "no-such-matrix is no matrix", "invoke matrix"),
+    (("matrix", "--resume", "no-such-matrix"), 10, "there is no ", "no matrix is in"),
     (("matrix", "--resume", "./go_labs"), 40, "is no matrix", "invoke matrix"),
     (("matrix", "--resume"), 10, "has runs left", "--resume FOLDER"),
     (("matrix", "--resume", "x", "--plan"), 10, "--plan means nothing with --resume", "began with"),

@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
-from go_labs.matrix import OUTCOME_WORDS, MatrixPlan
+from go_labs.matrix import OUTCOME_WORDS, PLAN, MatrixPlan
 from provision import cli
 from provision.matrix.estimate import Estimate
 from provision.matrix.work import Summary
+from vm.errors import UsageError
 from vm.progress import span
 
 SHOWN = 12
@@ -94,9 +95,16 @@ def summary_words(done: Summary) -> str:
 
 
 def given_paths(texts: Sequence[str], matrices: Path) -> list[Path]:
-    """Return the folders that a person means: paths, or names of matrices."""
+    """Return the folders that a person means: paths, or names of matrices.
+
+    :raises UsageError: one is not there.
+    """
     found = []
     for text in texts:
         path = Path(text).expanduser()
         found.append(matrices / text if "/" not in text and not path.exists() else path)
+        if not found[-1].exists():
+            names = sorted((each.name for each in matrices.glob("*/") if (each / PLAN).is_file()), reverse=True)
+            hint = cli.suggestion(text, names[:5]) if names else f"no matrix is in {matrices} yet"
+            raise UsageError(f"there is no {found[-1]}", hint)
     return found

@@ -182,3 +182,20 @@ def test_a_reader_that_goes_away_ends_the_program_quietly() -> None:
 
     assert process.wait(20) == 141
     assert said == b""
+
+
+def test_a_reader_that_went_away_while_rich_printed_ends_the_program_as_it_would_a_shells() -> None:
+    script = (
+        "from rich.console import Console\n"
+        "from provision.frame import framed\n"
+        "framed(lambda: [Console().print('a line ' * 50) for _ in range(1000)])()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 141

@@ -17,6 +17,7 @@ from provision.matrix.logs import Log
 from provision.matrix.state import Line, Standing, State
 from tests.provision import matrices
 from tests.provision.matrices import ended
+from vm.errors import UsageError
 
 STANDING = Standing(
     lines=[
@@ -177,10 +178,24 @@ def test_names_of_matrices_are_found_below_their_folder_and_paths_are_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "here").mkdir()
+    for name in ("here", "there", "matrices/20260101T000000Z-aaaa"):
+        (tmp_path / name).mkdir(parents=True)
 
     found = listing.given_paths(["here", "20260101T000000Z-aaaa", "./there"], tmp_path / "matrices")
     assert found == [Path("here"), tmp_path / "matrices" / "20260101T000000Z-aaaa", Path("there")]
+
+
+def test_a_folder_that_is_not_there_is_told_with_the_matrices_that_are(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no .*20260102") as none:
+        listing.given_paths(["20260102T000000Z-bbbb"], tmp_path / "matrices")
+    assert "no matrix is in" in none.value.hint
+
+    made = tmp_path / "matrices" / "20260101T000000Z-aaaa"
+    made.mkdir(parents=True)
+    (made / "plan.json").write_text("{}")
+    with pytest.raises(UsageError) as near:
+        listing.given_paths(["20260102T000000Z-bbbb"], tmp_path / "matrices")
+    assert made.name in near.value.hint
 
 
 def test_a_log_has_a_name_that_says_which_attempt_and_lines_with_seconds(tmp_path: Path) -> None:

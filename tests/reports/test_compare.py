@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from go_labs import matrix
-from reports import compare, compare_words, compared, histograms, html, samples, synthetic
+from reports import compare, compare_views, compare_words, compared, histograms, html, samples, synthetic
 from reports.comparison import Comparison
 from tests.reports import made
 from tests.reports.matrices import PLANTED, A, B, C, D, effects, lab, primary, records, small
@@ -84,7 +85,7 @@ def test_without_a_second_time_nothing_is_said_of_false_alarms(tmp_path: Path) -
     found = compare.compare(small(tmp_path / "m", control=False))
 
     assert found.control is None
-    assert "ran once only" in compare_words.summary(found)[1]
+    assert "no second run of the baseline counts" in compare_words.summary(found)[1]
 
 
 def test_p_is_corrected_by_holm_over_the_kernels_of_a_lab(comparison: Comparison) -> None:
@@ -226,6 +227,9 @@ def test_a_matrix_of_which_nothing_has_run_has_a_comparison(tmp_path: Path) -> N
     found = compare.compare(folder)
 
     assert (found.passed, found.finished, found.planned) == (0, 0, 24)
+    told = io.StringIO()
+    compare_views.print_comparison(found, told, 200)
+    assert "A/A: no second run of the baseline counts" in told.getvalue()  # two were planned, none took place
     assert lab(found).primary is None
 
 
@@ -250,6 +254,20 @@ def test_mixed_verdicts_are_no_change(tmp_path: Path) -> None:
     row = lab(compare.compare(folder)).claims[1]
 
     assert {each.outcome for each in row.verdicts["6.12"]} == {"confirmed", "refuted"}
+    assert row.first_change == ""
+
+
+@pytest.mark.parametrize("outcome", ["undecided", "not_testable"])
+@pytest.mark.parametrize("line", ["6.1", "6.12"])
+def test_what_a_run_could_not_tell_is_no_change(tmp_path: Path, outcome: str, line: str) -> None:
+    folder = small(tmp_path / "m", judged=1, ratios={(A, "6.12"): 1.5})
+    assert lab(compare.compare(folder)).claims[1].first_change == "6.12"
+    for file in records(folder, line):
+        made.change(file, lambda data: data["verdicts"] and data["verdicts"][1].update(outcome=outcome))
+
+    row = lab(compare.compare(folder)).claims[1]
+
+    assert {each.outcome for each in row.verdicts[line]} == {outcome}
     assert row.first_change == ""
 
 

@@ -19,7 +19,7 @@ from reports.charts import Ecdf, EcdfSeries
 from reports.comparison import Comparison, Effect
 from reports.schema import Interval
 from reports.synthetic import Shape
-from tests.reports import made
+from tests.reports import compared, made
 from tests.reports.matrices import A, B, lab, primary, records, small
 from tests.reports.test_html import Page, luminance
 
@@ -190,6 +190,19 @@ def test_what_the_run_could_resolve_and_the_control_are_told(page: Page, compari
     assert "8 paired blocks are needed" in page.text
     assert "5.10 again" in page.text
     assert "Not finished." in page.text
+
+
+def test_the_headline_does_not_speak_for_a_lab_that_could_not_show_anything() -> None:
+    primary = compared.primary()
+    few = [msgspec.structs.replace(each, detectable=None) for each in primary.effects]
+    blind = compared.lab("gmp", primary=msgspec.structs.replace(primary, effects=few))
+
+    _, could = compare_words.summary(compared.comparison(compared.lab(), blind))
+    assert (
+        "1.3% would have been found four times out of five, but none, however large, on some kernel of 1 lab;" in could
+    )
+    _, both = compare_words.summary(compared.comparison(compared.lab()))
+    assert "but none" not in both
 
 
 def test_excluded_runs_have_their_reason_and_their_log(content: str, comparison: Comparison) -> None:

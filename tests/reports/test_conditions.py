@@ -25,7 +25,7 @@ def record(
     lines = QUIET if log is None else log
     (folder / "kernel.log").write_text("\n".join(lines))
     run = {
-        "provenance": {"clock": clock, "clocksource": source, "seed": 7},
+        "provenance": {"clock": clock, "clocksource": source, "kernel_line": "6.1"},
         "metrics": [{"name": name, "value": value, "unit": ""} for name, value in (metrics or {}).items()],
         "gates": gates or [],
         "artefacts": [{"path": "kernel.log", "role": "kernel_log"}, {"path": "console.log", "role": "console"}],
@@ -109,6 +109,20 @@ def test_complaints_of_the_kernel_are_found_and_made_safe_to_show(tmp_path: Path
     assert judged.gates == []
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("WARNING: CPU: 1 PID: 99 at kernel/rcu/tree.c:2981 rcu_do_batch+0x1/0x2", True),  # up to 6.18
+        ("WARNING: kernel/rcu/tree.c:2981 at rcu_do_batch+0x1/0x2, CPU#1: rcuog/0/99", True),  # from 6.19 on
+        ("WARNING: at rcu_do_batch+0x1/0x2, CPU#1: rcuog/0/99", True),
+        ("Spectre V2 : WARNING: Spectre v2 mitigation leaves CPU vulnerable to RETBleed attacks", False),
+        ("RETBleed: WARNING: CPU does not support IBPB.", False),  # of the processor, not of the kernel
+    ],
+)
+def test_a_warning_is_found_as_each_kernel_writes_it_and_one_of_the_processor_is_none(line: str, found: bool) -> None:
+    assert bool(conditions.splats([f"[   12.5] {line}"], "7.3", [])) is found
+
+
 def test_a_flood_of_complaints_is_cut(tmp_path: Path) -> None:
     judged = conditions.judge(record(tmp_path, WHOLE, log=[f"BUG: {'x' * 5000} {n}" for n in range(500)]))
 
@@ -122,11 +136,19 @@ def test_what_is_on_the_allow_list_is_known_and_the_rest_is_not(tmp_path: Path) 
         '[[allow]]\npattern = "WARNING: .* rcu_do_batch"\nwhy = "known, harmless"\n'
         "[[allow]]\npattern = 'soft lockup'\nwhy = 'the host was busy'\n"
     )
-    patterns = conditions.read_allowed(allow)
+    known = conditions.known(allow)
 
-    assert patterns == ["WARNING: .* rcu_do_batch", "soft lockup"]
-    judged = conditions.judge(record(tmp_path, WHOLE, log=SPLATS), patterns)
+    assert [each.pattern for each in known[-2:]] == ["WARNING: .* rcu_do_batch", "soft lockup"]
+    judged = conditions.judge(record(tmp_path, WHOLE, log=SPLATS), known)
     assert [line.split("]")[0] for line in judged.splats] == ["[   13.0", "[   14.0"]
+
+
+def test_a_complaint_that_is_known_of_one_kernel_is_none_of_another() -> None:
+    """That of 5.10 comes with every tracing program (``reports/known_complaints.toml``)."""
+    line = "[    9.1] WARNING: CPU: 0 PID: 7 at kernel/bpf/verifier.c:10180 bpf_check+0x1/0x2"
+
+    assert conditions.splats([line], "5.10", conditions.known()) == []
+    assert conditions.splats([line], "6.1", conditions.known()) == [line]
 
 
 BROKEN = {
@@ -147,13 +169,13 @@ def test_a_broken_allow_list_is_an_error_with_its_form(case: str, tmp_path: Path
     file.write_bytes(BROKEN[case])
 
     with pytest.raises(ConfigError, match=r"known\.toml is no allow list") as refused:
-        conditions.read_allowed(file)
+        conditions.known(file)
     assert "[[allow]]" in refused.value.hint
 
 
 def test_an_allow_list_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        conditions.read_allowed(tmp_path / "known.toml")
+        conditions.known(tmp_path / "known.toml")
 
 
 @pytest.mark.parametrize("data", [None, b"{", b"[]", b'{"provenance": {}}'], ids=str)

@@ -109,6 +109,42 @@ def test_a_verdict_that_is_not_there_is_a_surprise_where_one_was_expected() -> N
     assert (found.kernel, found.got, found.sense) == ("6.1", "nothing", "fail")
 
 
+def test_a_kernel_without_a_run_that_counts_has_no_change_as_expected() -> None:
+    whole = compared.primary()
+    without = msgspec.structs.replace(whole, effects=[each for each in whole.effects if each.kernel != "7.3"])
+    failed = [compared.excluded("7.3", block=n, attempt=2) for n in range(1, 11)]
+    gone = compared.comparison(compared.lab(primary=without, exploratory=[]), excluded=failed)
+    fine = entry(lab="mutex", kernel="7.3", run="kernel_splat").replace(
+        "[[expect]]", '[default]\nrun = "any"\n[[expect]]'
+    )
+
+    found = check(fine + entry(lab="mutex", change=["equivalent", "slower"]), gone)
+
+    assert [(each.kernel, each.thing, each.got) for each in found if each.what == "change"] == [
+        ("7.3", "contended.mutex_ns", "nothing")
+    ]
+
+
+def test_a_lab_that_failed_everywhere_is_a_surprise_and_no_fault_of_the_file() -> None:
+    silent = compared.lab(primary=None, exploratory=[], claims=[])
+    failed = [compared.excluded(line, attempt=2, log=f"logs/{line}.log") for line in compared.LINES]
+    gone = compared.comparison(silent, excluded=failed)
+    wanted = entry(lab="mutex", kernel="7.3", claim="2.4-a", verdict="confirmed") + entry(
+        lab="mutex", change="equivalent"
+    )
+
+    found = [each for each in check(wanted, gone) if each.what != "run"]
+
+    assert [(each.what, each.kernel, each.thing, each.got, each.sense) for each in found] == [
+        ("verdict", "7.3", "2.4-a", "nothing", "fail"),
+        ("change", "6.1", "primary metric", "nothing", "fail"),
+        ("change", "7.3", "primary metric", "nothing", "fail"),
+    ]
+    assert found[0].evidence == ["logs/7.3.log"]
+    with pytest.raises(ConfigError, match="names lab"):
+        check(entry(lab="mutexx", claim="2.4-a", verdict="confirmed"), gone)
+
+
 def test_a_change_is_of_the_primary_metric_unless_one_is_named() -> None:
     found = check(entry(lab="mutex", change="equivalent") + entry(metric="parks.mutex", kernel="7.3", change="lower"))
 

@@ -291,3 +291,15 @@ def test_a_control_that_does_not_count_is_told_from_its_kernel(tmp_path: Path) -
     unreadable = [each for each in compare.compare(folder).excluded if each.kind == "unreadable"]
 
     assert ["second time" in each.words for each in unreadable] == [True, False]
+
+
+def test_exports_beside_records_are_no_broken_run(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(small(tmp_path / "m") / "runs", runs)
+    before = compare.compare_records([runs])
+    (runs / "exports" / "perfetto").mkdir(parents=True)
+    (runs / "exports" / "values.csv").touch()
+
+    assert compare.compare_records([runs]) == before
+    next(runs.glob("*/run.json")).unlink()
+    assert compare.compare_records([runs]).tally["unreadable"] == 1

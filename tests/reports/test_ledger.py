@@ -217,6 +217,17 @@ def test_columns_can_be_chosen_by_line_release_or_name_of_ones_own(runs: Path, a
             ledger.choose_lines(wrong, found, lock)
 
 
+def test_the_clock_of_each_run_behind_a_verdict_is_told(runs: Path, add: Callable[..., Path]) -> None:
+    add("host", on("6.1", "2026-11-23T12:00:00+00:00"), lambda data: data["provenance"].update(clock="emulated"))
+    add("counted", on("7.3", "2026-11-23T12:00:00+00:00"), lambda data: data["provenance"].update(clock="virtual"))
+    told = io.StringIO()
+
+    ledger_views.print_ledger(ledger_of(runs), told, 200)
+
+    rows = {words[4]: words[3] for line in told.getvalue().splitlines() if len(words := line.split()) > 4}
+    assert (rows["host"], rows["counted"]) == ("emulated", "virtual")
+
+
 # --- what cannot be read ------------------------------------------------------------------------------------------
 
 
@@ -307,7 +318,8 @@ def test_a_terminal_of_80_columns_shows_all_kernels_and_whole_ids(several: Ledge
     assert lines[row + 1].split() == ["not", "run", "refuted*"]
     assert "Futex system calls" in lines[row + 2]
     for line in ("5.10", "mine"):
-        assert re.search(rf"^mutex +{line} +go1.27.3 +20261123T120000Z-mutex-{line}-0123abcd", text, re.MULTILINE)
+        run = f"20261123T120000Z-mutex-{line}-0123abcd"
+        assert re.search(rf"^mutex +{line} +go1.27.3 +emulated +{run}", text, re.MULTILINE)
 
 
 def test_what_is_said_of_a_machine_is_plain_text(several: Ledger) -> None:
