@@ -16,7 +16,7 @@ from reports.text import number
 KINDS: frozenset[Kind] = frozenset({"time", "rate", "ratio", "share", "count"})
 """What is explored. Estimates are sampled by nature, and are compared only where a lab declares one as primary."""
 
-GENERIC = ("probe.", "losses.", "events.", "forced.", "selftest.")
+GENERIC = ("probe.", "losses.", "events.", "forced.", "selftest.", "host.", "guest.")
 """Metrics of the tracing, which every lab has: what they say is not of the kernel's work."""
 
 CHANGED: frozenset[Change] = frozenset({"faster", "slower", "higher", "lower"})

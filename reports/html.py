@@ -27,6 +27,9 @@ TEMPLATES = Path(__file__).resolve().parent / "templates"
 MAXIMUM_ROWS = 400
 """Rows of one table that the page shows; the rest is counted there and is in ``run.json``."""
 
+GENERIC = ("probe.", "losses.", "events.", "host.", "guest.")
+"""Prefixes of metrics that say how the run was observed, not what happened in it."""
+
 CLOCK_TAGS = {"kvm": "", "emulated": "emulated", "virtual": "counted instructions"}
 """What stands beside each time and rate of a machine with that clock."""
 
@@ -200,14 +203,10 @@ def page(found: Record) -> str:
             equality=equality_table(found.equality),
             timings={metric.name for metric in found.metrics if metric.is_timing},
             provenance_rows=provenance_rows(found),
-            generic=_by_prefix(found.metrics, ("probe.", "losses.", "events.")),
-            own=[metric for metric in found.metrics if not metric.name.startswith(("probe.", "losses.", "events."))],
+            generic=[metric for metric in found.metrics if metric.name.startswith(GENERIC)],
+            own=[metric for metric in found.metrics if not metric.name.startswith(GENERIC)],
         )
     )
-
-
-def _by_prefix(metrics: Sequence[Metric], prefixes: tuple[str, ...]) -> list[Metric]:
-    return [metric for metric in metrics if metric.name.startswith(prefixes)]
 
 
 def render(record_path: Path, out: Path | None = None) -> Path:

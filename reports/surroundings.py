@@ -30,8 +30,7 @@ def metrics(run: RunData) -> Iterable[Metric]:
         value=host.wait_seconds / busy if host is not None and busy else None,
         absent="" if busy else "the machine's process was not looked at",
         phase="" if phase is None else phase.name,
-        timing=True,
-        meaning="time that its CPUs were ready to run and had none of the host's, over that and the time that they ran",
+        meaning="by the host's clock: time that its CPUs were ready and had none, over that and the time that they ran",
     )
     stolen = _stolen(run)
     yield Metric(
