@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,11 +43,12 @@ class Reporters:
 
         return conditions.judge(record, allowed)
 
-    def render(self, record: Path) -> object:
+    def render(self, record: Path, *, anew: bool = True) -> object:
         """Write its page."""
         from reports import html
+        from reports.record import REPORT
 
-        return html.render(record)
+        return html.render(record) if anew or not (record / REPORT).exists() else None
 
 
 @command(
@@ -132,7 +134,7 @@ def matrix(
             show_plan(made, known, wanted or work.most_jobs(made), matrices, json=json)
             return
         work.create(work.with_kit(made, house), folder)
-    house.say(f"matrix {folder}; invoke matrix --resume {folder} goes on with it")
+    house.say(f"matrix {folder}; invoke matrix --resume {shlex.quote(str(folder))} goes on with it")
     done = work.perform(folder, house, Reporters(), view.shown, wanted_jobs=wanted, known=known)
     compare_and_show(folder, expected, json=json, more=listing.summary_document(done))
     if not json:
@@ -149,12 +151,14 @@ def show_plan(made: MatrixPlan, known: Earlier, jobs: int, matrices: Path, *, js
     from reports.matrices import find
 
     expected = estimate.estimate(made, made.runs, known)
+    at_once = work.effective_jobs(made, jobs)
     earlier = find([matrices]).matrices if matrices.is_dir() else []
     seen = outlook.outlook(made, work.clock_of(made), hostfacts.describe(), earlier)
     if json:
-        cli.print_json(listing.plan_document(made, expected, jobs, seen))
+        cli.print_json(listing.plan_document(made, expected, at_once, jobs, seen))
     else:
-        listing.show_plan(made, expected, jobs, work.free_bytes(matrices), {lab.lab: lab.words for lab in seen.labs})
+        words = {lab.lab: lab.words for lab in seen.labs}
+        listing.show_plan(made, expected, at_once, jobs, work.free_bytes(matrices), words)
 
 
 def compare_and_show(folder: Path, expected: Expectations | None, *, json: bool, more: dict[str, Any]) -> None:

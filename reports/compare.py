@@ -19,7 +19,7 @@ import msgspec
 from go_labs.matrix import MatrixPlan, PlannedLab
 from reports import compared, corrections, gather, latencies, power, record, samples, statistics
 from reports.charts import Ecdf, EcdfSeries
-from reports.compared import Explored, Measured, Runs
+from reports.compared import Explored, Measured, Runs, away
 from reports.comparison import (
     COMPARISON_SCHEMA,
     ClaimRow,
@@ -394,7 +394,7 @@ def _first_change(verdicts: Mapping[str, Sequence[Evidence]], lines: Sequence[st
     base = agreed(baseline)
     if base is None:
         return ""
-    return next((line for line in lines if agreed(line) not in {None, base}), "")
+    return next((line for line in away(lines, baseline) if agreed(line) not in {None, base}), "")
 
 
 def _control(measured: Sequence[Measured], line: str, alpha: float) -> Control | None:

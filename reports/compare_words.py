@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from go_labs import matrix
+from reports.compared import away
 from reports.comparison import Change, Comparison, Effect, LabComparison
 from reports.schema import Clock
 from reports.text import percent, relative
@@ -46,8 +47,8 @@ CLOCK_SENTENCES: Mapping[Clock, str] = {
     ),
     "virtual": (
         "The machines’ clock counted instructions: a time is how many instructions were executed, not how long they "
-        "took. Caches, memory and branch prediction cost nothing in it, and the same work takes the same time on any "
-        "host."
+        "took. Caches, memory and branch prediction cost nothing in it; how busy the host was does not matter, while "
+        "what is random in the work itself, such as the scheduler’s choices, still does."
     ),
 }
 """What times of a clock mean, in two sentences."""
@@ -165,13 +166,14 @@ def excluded_kinds(comparison: Comparison) -> dict[str, int]:
 
 
 def first_change(comparison: Comparison, line: str, decided: Iterable[Effect]) -> str:
-    """Return in a sentence where a metric first differs, and which kernels before that are open.
+    """Return in a sentence where a metric first differs, which kernels before that are open, and which after it do not.
 
     :param line: the kernel, empty where none differs.
     """
     lines = [kernel.line for kernel in comparison.kernels]
     by_kernel = {effect.kernel: effect for effect in decided if not effect.control}
-    before = lines[: lines.index(line)] if line in lines else lines
+    walked = away(lines, comparison.baseline)
+    before = walked[: walked.index(line)] if line in walked else walked
     open_ones = [
         each for each in before if each != comparison.baseline and (each not in by_kernel or _is_open(by_kernel[each]))
     ]
@@ -179,7 +181,9 @@ def first_change(comparison: Comparison, line: str, decided: Iterable[Effect]) -
     if not line:
         return f"No kernel was found to differ from {comparison.baseline}.{rest}"
     effect = by_kernel[line]
-    return f"First kernel that differs from {comparison.baseline}: {line}, {effect.change}.{rest}"
+    after = [each for each in walked[len(before) + 1 :] if each in by_kernel and by_kernel[each].change == "equivalent"]
+    again = f" After it, {', '.join(after)} {'is' if len(after) == 1 else 'are'} equivalent again." if after else ""
+    return f"First kernel that differs from {comparison.baseline}: {line}, {effect.change}.{again}{rest}"
 
 
 def _is_open(effect: Effect) -> bool:

@@ -226,6 +226,12 @@ def direction(kind: Kind, change: corrections.Change) -> Change:
     return change
 
 
+def away(lines: Sequence[str], baseline: str) -> list[str]:
+    """Return ``lines``, in the order of versions, as one walks away from ``baseline``: newer ones, then older ones."""
+    at = lines.index(baseline) if baseline in lines else -1
+    return [*lines[at + 1 :], *reversed(lines[: max(at, 0)])]
+
+
 def to_compared(measured: Measured, delta: float, alpha: float, total: int, record_of: Mapping[int, str]) -> Compared:
     """Return ``measured`` as the comparison has it.
 
@@ -263,7 +269,7 @@ def to_compared(measured: Measured, delta: float, alpha: float, total: int, reco
         medians={line: _median(mine) for line, mine in by_line.items() if mine},
         control_median=_median(second) if second else None,
         effects=made,
-        first_change=next((line for line in runs.lines if line in changed), ""),
+        first_change=next((line for line in away(runs.lines, runs.baseline) if line in changed), ""),
     )
 
 

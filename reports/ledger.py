@@ -193,9 +193,16 @@ def line_key(line: str) -> tuple[int, tuple[int, ...], str]:
 
 
 def make(labs: Iterable[Lab], lines: Sequence[str], found: Found) -> Ledger:
-    """Return the ledger of ``labs`` and ``lines``: for each claim and line the run that ended last. Pure."""
+    """Return the ledger of ``labs`` and ``lines``: for each claim and line the run that ended last. Pure.
+
+    A run with counted instructions stands in only where there is none with a second's clock: it does not renew one.
+    """
     latest: dict[tuple[str, str, str], tuple[Run, Judged]] = {}
-    for run in sorted(found.runs, key=lambda run: (run.finished, run.brief.id)):
+
+    def rank(run: Run) -> tuple[bool, datetime, str]:
+        return run.brief.provenance.clock != "virtual", run.finished, run.brief.id
+
+    for run in sorted(found.runs, key=rank):
         for judged in run.brief.verdicts:
             latest[judged.claim, run.brief.lab.name, run.brief.provenance.kernel_line] = run, judged
     rows = [

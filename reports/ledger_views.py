@@ -134,6 +134,8 @@ def remarks(cell: Cell) -> list[str]:
         found.append("options " + ", ".join(f"{name}={value}" for name, value in cell.options.items()))
     if cell.reworded:
         found.append("the claim was worded otherwise")
+    if cell.clock == "virtual":
+        found.append("counted instructions")
     return found
 
 

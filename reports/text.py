@@ -106,11 +106,13 @@ def interval(bounds: Interval | None, unit: str, kind: str = "") -> str:
 
 
 def relative(ratio: float, *, sign: bool = True) -> str:
-    """Return a ratio as a change in percent, 1.041 as ``+4.1%``, to a hundredth of a percent at most."""
+    """Return a ratio as a change in percent, 1.041 as ``+4.1%``, to a hundredth of a percent; less is ``<0.01%``."""
     change = (ratio - 1) * 100
     size = abs(change)
     if size < 1e-9:
         return "0%"
+    if size < 0.005:
+        return f"{('+' if change > 0 else '−') if sign else ''}<0.01%"
     digits = f"{size:,.0f}" if size >= 99.5 else f"{size:.1f}" if size >= 0.0995 else f"{size:.2f}"
     return f"{('+' if change > 0 else '−') if sign else ''}{digits.replace(',', NARROW)}%"
 

@@ -9,11 +9,14 @@ runs at all.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
 
 from go_labs.spec import Phase
 from provision import hostshare
@@ -46,19 +49,72 @@ def host_cpus(facts: MachineFacts) -> int:
     return 1 if facts.clock == "virtual" else facts.cpus
 
 
+class HostTurn:
+    """Timed phases of this process, kept apart from those of another matrix on the same host by a lock on a file.
+
+    It is held while any timed phase of this process runs, and given up when the last one ends, or the process does.
+    """
+
+    def __init__(self, file: Path, stopped: Callable[[], bool]) -> None:
+        self._file = file
+        self._stopped = stopped
+        self._lock = threading.Lock()
+        self._count = 0
+        self._descriptor = -1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._count == 0:
+                self._descriptor = self._taken()
+            self._count += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                os.close(self._descriptor)
+
+    def _taken(self) -> int:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        while not _locked(descriptor):
+            if self._stopped():
+                os.close(descriptor)
+                raise Interrupted("interrupted", "what was finished is kept")
+            time.sleep(_LOOK)
+        return descriptor
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 class Cores:
     """The host's CPUs.
 
     :param cpus: those that may be used. :param share: whether timed phases sit like everything else.
     :param stopped: whether whoever waits shall give up.
+    :param turn: keeps timed phases of several processes apart; None where there is but this one.
     """
 
     def __init__(
-        self, cpus: Collection[int], *, share: bool = False, stopped: Callable[[], bool] = lambda: False
+        self,
+        cpus: Collection[int],
+        *,
+        share: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+        turn: HostTurn | None = None,
     ) -> None:
         self._all = frozenset(cpus)
         self._share = share
         self._stopped = stopped
+        self._turn_of_host: contextlib.AbstractContextManager[None] = contextlib.nullcontext() if turn is None else turn
         self._taken: set[int] = set()
         self._timed: set[int] = set()
         self._seats: set[Seat] = set()
@@ -117,7 +173,10 @@ class Cores:
             return
         watch.waited, cores = self._take(seat, host_cpus(machine.facts()))
         try:
-            yield cores
+            began = time.monotonic()
+            with self._turn_of_host:
+                watch.waited += time.monotonic() - began
+                yield cores
         finally:
             with self._changed:
                 self._taken -= cores

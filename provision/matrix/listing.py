@@ -19,14 +19,14 @@ SHOWN = 12
 """Runs of the order that a terminal shows; --json has all."""
 
 
-def plan_document(plan: MatrixPlan, expected: Estimate, jobs: int, outlook: object) -> dict[str, Any]:
+def plan_document(plan: MatrixPlan, expected: Estimate, at_once: int, jobs: int, outlook: object) -> dict[str, Any]:
     """Return a plan for machines: ``plan`` as it would be written, ``expected`` (seconds, bytes, known runs), ``jobs``,
     ``outlook`` (what its repeats can detect)."""
     return {
         "schema": 1,
         "plan": msgspec.to_builtins(plan),
         "expected": {
-            "seconds": expected.total / jobs,
+            "seconds": expected.total / at_once,
             "bytes": expected.bytes,
             "runs": len(expected.seconds),
             "known_runs": expected.known,
@@ -36,9 +36,12 @@ def plan_document(plan: MatrixPlan, expected: Estimate, jobs: int, outlook: obje
     }
 
 
-def show_plan(plan: MatrixPlan, expected: Estimate, jobs: int, free: int, words: Mapping[str, str]) -> None:
+def show_plan(
+    plan: MatrixPlan, expected: Estimate, at_once: int, jobs: int, free: int, words: Mapping[str, str]
+) -> None:
     """Print what would be run, how long it takes, what it leaves, and what it can find.
 
+    :param at_once: of ``jobs`` machines, those that are at work at once (``work.effective_jobs``).
     :param free: bytes that are free where the matrix would lie. :param words: lab → what its repeats can detect.
     """
     lines = {cell.id: cell.kernel_line for cell in plan.cells}
@@ -51,8 +54,10 @@ def show_plan(plan: MatrixPlan, expected: Estimate, jobs: int, free: int, words:
     for lab in plan.labs:
         runs = [run for run in plan.runs if run.lab == lab.name]
         seconds = sum(expected.seconds.get(run.number, 0.0) for run in runs)
-        rows.append((lab.name, lab.primary, str(len(runs)), span(seconds / jobs), words.get(lab.name, "-")))
+        rows.append((lab.name, lab.primary, str(len(runs)), span(seconds / at_once), words.get(lab.name, "-")))
     cli.print_table(("lab", "compared by", "runs", "expected", "what the repeats can find"), rows)
+    if len(plan.cells) == 2:
+        print("one kernel: it is compared with nothing but itself")
     for each in plan.unfit:
         print(f"not run: {each.lab} on {lines[each.cell]}: {each.why}")
     print("order:")
@@ -64,7 +69,7 @@ def show_plan(plan: MatrixPlan, expected: Estimate, jobs: int, free: int, words:
     known = expected.known, len(expected.seconds)
     source = "from earlier runs" if known[0] == known[1] else f"from earlier runs for {known[0]} of {known[1]}"
     print(
-        f"expected: {span(expected.total / jobs)} with {jobs} at once, {source}; "
+        f"expected: {span(expected.total / at_once)} with {jobs} at once, {source}; "
         f"{cli.human_size(expected.bytes)} of {cli.human_size(free)} that are free"
     )
     print("nothing was started")

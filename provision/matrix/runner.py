@@ -28,7 +28,7 @@ from provision.gobuild import variant
 from provision.house import House
 from provision.jobs import EVIDENCE, Job
 from provision.matrix import classify
-from provision.matrix.cores import Cores, Seat
+from provision.matrix.cores import Cores, HostTurn, Seat
 from provision.matrix.journal import Journal, now, settle
 from provision.matrix.logs import Log, kept_console
 from provision.matrix.planning import timed_only
@@ -41,6 +41,9 @@ from vm.model import Kernel
 
 MINIMUM_FREE = 512 << 20
 """Bytes that must be free before a run starts, beside three times the largest record that is expected."""
+
+TURN = "timed.lock"
+"""File below the state folder that keeps timed phases of several matrices apart."""
 
 UNSEALED = "unsealed"
 """Folder for what a run left of which no record could be made."""
@@ -64,8 +67,8 @@ class Reporters(Protocol):
     def judge(self, record: Path, allowed: Sequence[Allowed]) -> Judged:
         """Say whether a record counts."""
 
-    def render(self, record: Path) -> object:
-        """Write a record's page."""
+    def render(self, record: Path, *, anew: bool = True) -> object:
+        """Write a record's page; unless ``anew``, only where it has none."""
 
 
 Shown = Callable[[State], AbstractContextManager[Callable[[], None]]]
@@ -124,7 +127,9 @@ class Runner:
     _sealing: queue.SimpleQueue[Callable[[], None] | None] = field(default_factory=queue.SimpleQueue)
 
     def __post_init__(self) -> None:
-        self._cores = Cores(os.sched_getaffinity(0), share=self.plan.share, stopped=self._stop.is_set)
+        stopped = self._stop.is_set
+        turn = None if self.plan.share else HostTurn(self.house.layout.state / TURN, stopped)
+        self._cores = Cores(os.sched_getaffinity(0), share=self.plan.share, stopped=stopped, turn=turn)
 
     def run(self, shown: Shown) -> None:
         """Run what is left of the plan.

@@ -134,6 +134,16 @@ def clock_of(plan: MatrixPlan) -> Clock:
     return "virtual" if plan.clock == "virtual" else "kvm" if plan.accel == "kvm" else "emulated"
 
 
+def effective_jobs(plan: MatrixPlan, jobs: int) -> int:
+    """Return how many of ``jobs`` machines are at work at once, for the expected time.
+
+    Timed phases share no CPUs: more machines than the host has room for mostly wait for each other.
+    """
+    cpus = max(spec.find(lab.path or lab.name).lab.cpus for lab in plan.labs)
+    room = len(os.sched_getaffinity(0)) // (1 if plan.clock == "virtual" else cpus)
+    return jobs if plan.share else max(1, min(jobs, room))
+
+
 def most_jobs(plan: MatrixPlan, labs: Mapping[str, LabFolder] | None = None) -> int:
     """Return how many machines at once suit this host: by its CPUs, and by the memory that is free now.
 
@@ -170,7 +180,7 @@ def perform(
             count = wanted_jobs or most_jobs(plan, labs)
             expected = estimate.estimate(plan, left, known)
             journal.add(Opened(at=now(), pid=os.getpid(), jobs=count, host=hostfacts.describe(), load=hostfacts.load()))
-            state = State(plan, ended, expected.seconds, count)
+            state = State(plan, ended, expected.seconds, effective_jobs(plan, count))
             Runner(
                 folder, plan, journal, house, labs, kernels, payloads, state, reporters, count, expected.largest
             ).run(shown)
@@ -251,8 +261,10 @@ def _recover(folder: Path, plan: MatrixPlan, journal: Journal, reporters: Report
     for attempts in ended.values():
         for each in attempts:
             if each.record:
+                path = folder / RUNS / each.record
                 try:
-                    reporters.verify(folder / RUNS / each.record)
+                    reporters.verify(path)
+                    reporters.render(path, anew=False)
                 except RecordError as error:
                     journal.add(Voided(at=now(), run=each.run, attempt=each.attempt, words=error.message))
                     _set_aside(folder, each.record)
@@ -287,6 +299,7 @@ def _take_in(path: Path, folder: Path, plan: MatrixPlan, journal: Journal, repor
             words=words, gates=judged.gates,
         )
     )  # fmt: skip
+    reporters.render(path)
 
 
 def _error(evidence: Evidence) -> LabError | None:

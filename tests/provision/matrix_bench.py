@@ -79,7 +79,9 @@ class Judge:
     def judge(self, record: Path, _allowed: list[str]) -> Judged:
         return self.said.get(place_of(record).run, Judged())
 
-    def render(self, record: Path) -> object:
+    def render(self, record: Path, *, anew: bool = True) -> object:
+        if not anew and record.name in self.rendered:
+            return None
         self.rendered.append(record.name)
         if self.render_fails is not None:
             raise self.render_fails

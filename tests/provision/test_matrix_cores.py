@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -467,3 +468,28 @@ def test_a_phase_of_a_run_of_its_own_is_watched_alone() -> None:
     assert watch.share is not None
     assert watch.share.cores == sorted(os.sched_getaffinity(0))
     assert watch.share.neighbours == 0
+
+
+def test_timed_phases_of_two_matrices_take_turns(tmp_path: Path) -> None:
+    mine, other = (module.HostTurn(tmp_path / "state" / "lock", lambda: False) for _ in range(2))
+    inside = threading.Event()
+
+    def wait_for_it() -> None:
+        with other:
+            inside.set()
+
+    waiting = threading.Thread(target=wait_for_it)
+    with mine:
+        with mine:  # another timed phase of the same matrix
+            waiting.start()
+        assert not inside.is_set()
+    assert inside.wait(PATIENCE)
+    waiting.join(PATIENCE)
+
+
+def test_whoever_is_stopped_gives_up_waiting_for_the_other_matrix(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    with module.HostTurn(file, lambda: False), pytest.raises(Interrupted), module.HostTurn(file, lambda: True):
+        pytest.fail("it had its turn")
+    with module.HostTurn(file, lambda: True):
+        pass

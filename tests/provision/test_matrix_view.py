@@ -142,7 +142,7 @@ def test_a_plan_says_what_would_be_run_how_long_it_takes_and_that_nothing_was_st
     )  # fmt: skip
     seconds = {run.number: 60.0 for run in plan.runs}
     expected = Estimate(seconds, 3 << 30, known=5, largest=1 << 20)
-    listing.show_plan(plan, expected, 2, 90 << 30, {"mutex": "3% in 80 of 100"})
+    listing.show_plan(plan, expected, 2, 2, 90 << 30, {"mutex": "3% in 80 of 100"})
 
     out = capsys.readouterr().out
     lines = out.splitlines()
@@ -160,7 +160,7 @@ def test_a_plan_says_what_would_be_run_how_long_it_takes_and_that_nothing_was_st
 
 def test_a_plan_for_machines_holds_the_plan_itself() -> None:
     plan = matrices.plan(repeats=1)
-    made = listing.plan_document(plan, Estimate({1: 30.0, 2: 30.0, 3: 40.0}, 12, 2, 4), 2, {"labs": []})
+    made = listing.plan_document(plan, Estimate({1: 30.0, 2: 30.0, 3: 40.0}, 12, 2, 4), 2, 2, {"labs": []})
 
     assert json.loads(json.dumps(made))["plan"]["seed"] == 7
     assert made["expected"] == {"seconds": 50.0, "bytes": 12, "runs": 3, "known_runs": 2}
