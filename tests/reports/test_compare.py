@@ -334,3 +334,20 @@ def test_the_same_seed_makes_the_same_matrix(tmp_path: Path) -> None:
     one, two = small(tmp_path / "one"), small(tmp_path / "two")
 
     assert compare.encode(compare.compare(one)) == compare.encode(compare.compare(two))
+
+
+def test_the_first_change_is_looked_for_away_from_the_baseline() -> None:
+    lines = ["5.10", "6.1", "6.12", "7.3"]
+
+    assert compared.away(lines, "5.10") == ["6.1", "6.12", "7.3"]
+    assert compared.away(lines, "6.12") == ["7.3", "6.1", "5.10"]
+    assert compared.away(lines, "7.3") == ["6.12", "6.1", "5.10"]
+
+
+def test_a_change_that_a_later_kernel_does_not_have_is_said_so(tmp_path: Path) -> None:
+    shape = synthetic.Shape(labs=1, kernels=("5.10", "6.1", "6.12"), blocks=10, noise=0.001, ratios={(A, "6.1"): 1.2})
+    synthetic.write(tmp_path / "m", shape)
+    found = compare.compare(tmp_path / "m")
+
+    words = compare_words.first_change(found, primary(found).first_change, primary(found).effects)
+    assert words == "First kernel that differs from 5.10: 6.1, slower. After it, 6.12 is equivalent again."

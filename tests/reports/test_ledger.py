@@ -119,6 +119,20 @@ def test_the_run_that_ended_last_counts_whatever_its_name_and_its_offset(runs: P
     assert cell(ledger_of(runs), "2.4-d", "6.1").outcome == "refuted"
 
 
+def test_counted_instructions_do_not_renew_a_run_with_a_seconds_clock(runs: Path, add: Callable[..., Path]) -> None:
+    def counted(data: dict[str, Any]) -> None:
+        data["provenance"]["clock"] = "virtual"
+
+    add("a", on("6.1", "2026-11-24T12:00:00+00:00"))
+    add("b", on("6.1", "2026-11-25T12:00:00+00:00"), counted)
+    add("c", on("7.3", "2026-11-25T12:00:00+00:00"), counted)
+    found = ledger_of(runs, "6.1", "7.3")
+
+    assert cell(found, "2.4-a", "6.1").record == "a"
+    assert cell(found, "2.4-a", "7.3").record == "c"
+    assert "counted instructions" in ledger_views.remarks(cell(found, "2.4-a", "7.3"))
+
+
 def test_a_claim_that_the_latest_run_did_not_have_keeps_its_verdict(runs: Path, add: Callable[..., Path]) -> None:
     add("early", on("6.1", "2026-11-22T12:00:00+00:00"))
     add("late", on("6.1", "2026-11-23T12:00:00+00:00"), lambda data: data["verdicts"].pop(0))
