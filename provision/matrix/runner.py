@@ -124,7 +124,9 @@ class Runner:
     _machines: dict[int, Machine] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _cores: Cores = field(init=False)
-    _sealing: queue.SimpleQueue[Callable[[], None] | None] = field(default_factory=queue.SimpleQueue)
+    _sealing: queue.SimpleQueue[tuple[Callable[[], None], threading.Event] | None] = field(
+        default_factory=queue.SimpleQueue
+    )
 
     def __post_init__(self) -> None:
         stopped = self._stop.is_set
@@ -233,7 +235,10 @@ class Runner:
             if done.error is not None:  # else it was over before its machine was ended, and counts
                 self._give_up_if_stopped(done.staging)
         self.state.doing(run, "record")
-        self._sealing.put(lambda: self._seal(this, job.folder, done.staging, done.error))
+        # No other run begins before: a kill then costs each worker one run, and a second attempt really comes next.
+        over = threading.Event()
+        self._sealing.put((lambda: self._seal(this, job.folder, done.staging, done.error), over))
+        over.wait()
 
     def _give_up_if_stopped(self, staging: Path | None) -> None:
         """Forget an attempt whose machine was ended because the matrix was: that says nothing of the run."""
@@ -279,13 +284,16 @@ class Runner:
     def _seal_all(self) -> None:
         with progress.quiet():
             while True:
-                work = self._sealing.get()
-                if work is None:
+                taken = self._sealing.get()
+                if taken is None:
                     return
+                work, over = taken
                 try:
                     work()
                 except BaseException as error:  # handed to the main thread, which raises it
                     self._fail(error)
+                finally:
+                    over.set()
 
     def _seal(self, this: _Try, folder: LabFolder, staging: Path, error: LabError | None) -> None:
         """Make a record of what an attempt left, judge it, and write the journal's line."""

@@ -300,15 +300,29 @@ def test_what_waits_to_be_sealed_when_it_is_stopped_is_sealed(bench: Bench) -> N
 
     def refresh() -> None:
         waiting = [run for run, now in list(bench.state.running.items()) if now.doing == "record"]
-        if waiting == [1, 2] and not go.is_set():
+        if sorted(waiting) == [1, 2] and not go.is_set():
             go.set()
             raise KeyboardInterrupt
 
     bench.judge.seal = slowly  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        bench.run(1, refresh)
+        bench.run(2, refresh)
 
-    assert bench.outcomes == [(1, 1, "passed"), (2, 1, "passed")]
+    assert sorted(bench.outcomes) == [(1, 1, "passed"), (2, 1, "passed")]
+
+
+def test_no_run_begins_while_the_one_before_has_no_record(bench: Bench) -> None:
+    seal = bench.judge.seal
+    begun: list[int] = []
+
+    def counting(staging: Path, folder: LabFolder, runs: Path) -> Path:
+        begun.append(len(bench.jobs))
+        return seal(staging, folder, runs)
+
+    bench.judge.seal = counting  # type: ignore[method-assign]
+    bench.run(1)
+
+    assert begun == list(range(1, len(begun) + 1))
 
 
 def test_a_machine_that_comes_up_after_the_stop_runs_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
