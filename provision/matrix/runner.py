@@ -1,4 +1,4 @@
-"""Running a matrix: workers that take runs in the plan's order, one thread that makes records, and stopping it all.
+"""Running a matrix: workers that take runs in the plan's order and make records of them, and stopping it all.
 
 A worker's machine belongs to this process and dies with it. A run counts when its record has its name and the journal's
 line is on the disk; whatever ends the process before that costs the runs in flight, and nothing else.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import shutil
 import threading
 import time
@@ -71,6 +70,19 @@ class Reporters(Protocol):
         """Write a record's page; unless ``anew``, only where it has none."""
 
 
+def render(reporters: Reporters, record: Path, say: Callable[[str], None], *, anew: bool = True) -> None:
+    """Write a record's page; that it cannot be written is said, and costs neither the run nor the matrix.
+
+    :raises DiskFullError: no space is left, also for the runs to come.
+    """
+    try:
+        reporters.render(record, anew=anew)
+    except DiskFullError:
+        raise
+    except LabError as error:
+        say(f"no page of {record.name}: {error}; `invoke report` makes it")
+
+
 Shown = Callable[[State], AbstractContextManager[Callable[[], None]]]
 """Shows a matrix while it runs: gives what is called now and then, and when something changed."""
 
@@ -124,9 +136,7 @@ class Runner:
     _machines: dict[int, Machine] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _cores: Cores = field(init=False)
-    _sealing: queue.SimpleQueue[tuple[Callable[[], None], threading.Event] | None] = field(
-        default_factory=queue.SimpleQueue
-    )
+    _sealing: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         stopped = self._stop.is_set
@@ -140,16 +150,15 @@ class Runner:
         :raises LabError: the host cannot go on (a full disk, say).
         """
         workers = [threading.Thread(target=self._work, name=f"kmlab-worker-{n}") for n in range(self.jobs)]
-        sealer = threading.Thread(target=self._seal_all, name="kmlab-sealer")
         before = os.sched_getaffinity(0)
         try:
             with shown(self.state) as refresh:
                 try:
-                    for thread in (sealer, *workers):
-                        thread.start()
+                    for worker in workers:
+                        worker.start()
                     self._watch(refresh)
                 finally:
-                    self._end(workers, sealer)
+                    self._end(workers)
                     refresh()
         finally:
             hostshare.pin(os.getpid(), before)  # all threads, those of libraries, too
@@ -162,8 +171,8 @@ class Runner:
             with self.state.changed:
                 self.state.changed.wait(1.0)
 
-    def _end(self, workers: list[threading.Thread], sealer: threading.Thread) -> None:
-        """End machines that still run, let what was finished become records, and wait for the threads."""
+    def _end(self, workers: list[threading.Thread]) -> None:
+        """End machines that still run, and wait for the workers, who make records of what was finished."""
         self._stop.set()
         with self._lock:
             machines = list(self._machines.values())
@@ -176,9 +185,6 @@ class Runner:
         for worker in workers:
             if worker.ident is not None:
                 worker.join(max(0.0, deadline - time.monotonic()))
-        self._sealing.put(None)
-        if sealer.ident is not None:
-            sealer.join(JOIN_SECONDS)
 
     # ---- workers ----
 
@@ -207,7 +213,10 @@ class Runner:
             self.state.changed.notify_all()
 
     def _attempt(self, run: PlannedRun, attempt: int) -> None:
-        """Run once, and leave what came of it to the sealer."""
+        """Run once, and make a record of it.
+
+        No other run begins before: a kill then costs each worker one run, and a second attempt really comes next.
+        """
         self._require_space()
         log = Log(self.folder / LOGS, run, attempt, self.plan.cell(run.cell).kernel_line)
         this = _Try(run, attempt, log)
@@ -235,10 +244,8 @@ class Runner:
             if done.error is not None:  # else it was over before its machine was ended, and counts
                 self._give_up_if_stopped(done.staging)
         self.state.doing(run, "record")
-        # No other run begins before: a kill then costs each worker one run, and a second attempt really comes next.
-        over = threading.Event()
-        self._sealing.put((lambda: self._seal(this, job.folder, done.staging, done.error), over))
-        over.wait()
+        with self._sealing:  # one at a time: Python runs one at a time anyhow, and memory is spared
+            self._seal(this, job.folder, done.staging, done.error)
 
     def _give_up_if_stopped(self, staging: Path | None) -> None:
         """Forget an attempt whose machine was ended because the matrix was: that says nothing of the run."""
@@ -279,21 +286,7 @@ class Runner:
                 "free some space, then go on with --resume: nothing that was finished is lost",
             )
 
-    # ---- the sealer ----
-
-    def _seal_all(self) -> None:
-        with progress.quiet():
-            while True:
-                taken = self._sealing.get()
-                if taken is None:
-                    return
-                work, over = taken
-                try:
-                    work()
-                except BaseException as error:  # handed to the main thread, which raises it
-                    self._fail(error)
-                finally:
-                    over.set()
+    # ---- records ----
 
     def _seal(self, this: _Try, folder: LabFolder, staging: Path, error: LabError | None) -> None:
         """Make a record of what an attempt left, judge it, and write the journal's line."""
@@ -319,7 +312,7 @@ class Runner:
             outcome, words = classify.outcome(error, evidence.phases, judged)
             self._tell(this, this.ended(outcome, words, record, judged))
             if record:
-                self.reporters.render(self.folder / RUNS / record)
+                render(self.reporters, self.folder / RUNS / record, this.log.say)
 
     def _tell(self, this: _Try, ended: Ended) -> None:
         self.journal.add(ended)

@@ -32,7 +32,7 @@ from provision.house import START_SECONDS, House
 from provision.jobs import EVIDENCE, Job
 from provision.matrix import classify, estimate, planning
 from provision.matrix.journal import Journal, now, settle
-from provision.matrix.runner import Reporters, Runner, Shown
+from provision.matrix.runner import Reporters, Runner, Shown, render
 from provision.matrix.state import State
 from provision.payload import Payload
 from vm import errors
@@ -264,11 +264,12 @@ def _recover(folder: Path, plan: MatrixPlan, journal: Journal, reporters: Report
                 path = folder / RUNS / each.record
                 try:
                     reporters.verify(path)
-                    reporters.render(path, anew=False)
                 except RecordError as error:
                     journal.add(Voided(at=now(), run=each.run, attempt=each.attempt, words=error.message))
                     _set_aside(folder, each.record)
                     house.say(f"run {each.run} is made again: {error.message}")
+                else:
+                    render(reporters, path, house.say, anew=False)
     written = {each.record for attempts in ended.values() for each in attempts}
     for path in sorted((folder / RUNS).iterdir()):
         if path.is_dir() and path.name not in written and not path.name.startswith("."):
@@ -299,7 +300,7 @@ def _take_in(path: Path, folder: Path, plan: MatrixPlan, journal: Journal, repor
             words=words, gates=judged.gates,
         )
     )  # fmt: skip
-    reporters.render(path)
+    render(reporters, path, house.say)
 
 
 def _error(evidence: Evidence) -> LabError | None:

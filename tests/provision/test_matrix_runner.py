@@ -209,6 +209,14 @@ def test_an_error_after_the_last_run_is_not_swallowed(error: BaseException, benc
     assert bench.outcomes == [(1, 1, "passed")]
 
 
+def test_a_page_that_cannot_be_written_costs_neither_the_run_nor_the_matrix(bench: Bench) -> None:
+    bench.judge.render_fails = RecordError("it cannot be written")
+    bench.run()
+
+    assert {outcome for _, _, outcome in bench.outcomes} == {"passed"}
+    assert "no page of" in next((bench.folder / "logs").iterdir()).read_text()
+
+
 def test_without_free_space_no_run_starts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=511 << 20))
 
