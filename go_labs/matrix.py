@@ -26,6 +26,12 @@ from vm.errors import RecordError
 MATRIX_SCHEMA = 1
 """Version of the shapes below. A matrix of another version is refused, never guessed at."""
 
+DELTA = 0.03
+"""Relative difference within which kernels count as equivalent, where nobody chose."""
+
+ALPHA = 0.05
+"""Level of all tests, where nobody chose."""
+
 PLAN = "plan.json"
 JOURNAL = "journal.jsonl"
 RUNS = "runs"

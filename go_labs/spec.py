@@ -27,6 +27,9 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 RESERVED = frozenset({"labtrace", "out", "tools"})
 """Names of other things in a run's folder in the machine."""
 
+TIMED = "timed"
+"""The phase with nothing attached: all figures of time come from it, and what is compared."""
+
 FIELDS_HINT = "docs/labs.md describes every field"
 
 Clock = Literal["kvm", "emulated", "virtual"]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from go_labs.matrix import MatrixPlan, PlannedLab
+from go_labs.matrix import ALPHA, DELTA, MatrixPlan, PlannedLab
 from reports import compared, corrections, gather, latencies, power, record, samples, statistics
 from reports.charts import Ecdf, EcdfSeries
 from reports.compared import Explored, Measured, Runs, away
@@ -36,9 +36,6 @@ from reports.samples import Sample
 from reports.schema import Clock, Outcome
 from reports.text import percent
 from vm.errors import RecordError, UsageError
-
-DELTA = 0.03
-"""Margin of equivalence of a set of records where none is asked for: ±3%."""
 
 
 def compare(folder: Path, *, baseline: str = "", clock: str = "") -> Comparison:
@@ -90,7 +87,7 @@ def compare_records(
     gather.one_group(found)
     lines = {sample.line: sample.brief.provenance.kernel_release for sample in found.samples}
     delta = _agreed([plan.delta for plan in found.plans], DELTA) if delta is None else delta
-    alpha = _agreed([plan.alpha for plan in found.plans], corrections.ALPHA) if alpha is None else alpha
+    alpha = _agreed([plan.alpha for plan in found.plans], ALPHA) if alpha is None else alpha
     if not 0 < delta < 10:
         raise UsageError(f"--delta {delta:g} is no margin", "a relative difference above 0: 0.03 is ±3%")
     if not 0 < alpha < 1:

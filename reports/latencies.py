@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from go_labs.evidence import Histogram
+from go_labs.spec import TIMED
 from reports import histograms, samples, statistics
 from reports.charts import Ecdf, HeatMap, Mark
-from reports.samples import TIMED, Latencies, Sample
+from reports.samples import Latencies, Sample
 from vm.errors import RecordError
 
 PER_DECADE = 8

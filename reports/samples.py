@@ -10,12 +10,10 @@ from pathlib import Path
 import msgspec
 
 from go_labs.evidence import Histogram, Provenance
+from go_labs.spec import TIMED
 from reports import histograms, record, staging
 from reports.schema import Kind, Outcome
 from vm.errors import RecordError
-
-TIMED = "timed"
-"""The phase that is measured without anything watching."""
 
 
 class LabBrief(msgspec.Struct, frozen=True, kw_only=True):

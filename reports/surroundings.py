@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from go_labs.spec import TIMED
 from reports.analysis import RunData
 from reports.schema import Metric
-
-TIMED = "timed"
-"""Phase whose figures are compared."""
 
 _STEAL = 8
 """Place of steal among the words of the first line of /proc/stat, after ``cpu`` (proc_stat(5))."""

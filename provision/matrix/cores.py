@@ -18,14 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from go_labs.spec import Phase
+from go_labs.spec import TIMED, Phase
 from provision import hostshare
 from provision.hostshare import Watch
 from vm.errors import Interrupted
 from vm.machine import Machine, MachineFacts
-
-TIMED = "timed"
-"""Name of the phase whose figures are compared (``go_labs.spec.Phase``)."""
 
 _LOOK = 0.5
 """Seconds after which a wait looks whether it is still wanted."""

@@ -11,7 +11,8 @@ import msgspec
 
 from go_labs import matrix, spec
 from go_labs.matrix import MatrixPlan, PlannedRun
-from provision.matrix.cores import TIMED
+from go_labs.spec import TIMED
+from provision.jobs import EVIDENCE
 from vm.errors import RecordError
 
 AROUND_SECONDS = 3.0
@@ -94,7 +95,7 @@ def _folders(parent: Path) -> list[Path]:
 
 def _evidence(folder: Path) -> _Evidence | None:
     try:
-        return msgspec.json.decode((folder / "evidence.json").read_bytes(), type=_Evidence)
+        return msgspec.json.decode((folder / EVIDENCE).read_bytes(), type=_Evidence)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 

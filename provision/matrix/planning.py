@@ -12,11 +12,10 @@ from pathlib import Path
 import msgspec
 
 from go_labs import spec
-from go_labs.matrix import MATRIX_SCHEMA, Allowed, Cell, MatrixPlan, PlannedLab, PlannedRun, Unfit
-from go_labs.spec import LabFolder
+from go_labs.matrix import ALPHA, DELTA, MATRIX_SCHEMA, Allowed, Cell, MatrixPlan, PlannedLab, PlannedRun, Unfit
+from go_labs.spec import TIMED, LabFolder
 from provision import cli, gobuild, jobs, options, payload, toolchains
 from provision.house import House
-from provision.matrix.cores import TIMED
 from vm.errors import UsageError
 from vm.kernels import sort_key
 from vm.machine import AcceleratorChoice, ClockChoice, MachineRequest
@@ -28,14 +27,8 @@ REPEATS = 10
 
 MOST_REPEATS = 1000
 
-DELTA = 0.03
-"""Relative difference within which kernels count as equivalent, where nobody chose."""
-
 OWN = "own"
 """``Kernel.support`` of a kernel of one's own (``vm.owned_kernel``)."""
-
-ALPHA = 0.05
-"""Level of all tests."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -151,9 +151,22 @@ def most_jobs(plan: MatrixPlan, labs: Mapping[str, LabFolder] | None = None) -> 
     """
     labs = labs or {lab.name: spec.find(lab.path or lab.name) for lab in plan.labs}
     cpus = max(folder.lab.cpus for folder in labs.values())
-    memory = max(folder.lab.memory for folder in labs.values()) + OVERHEAD_MIB
     by_cores = len(os.sched_getaffinity(0)) // (1 if plan.clock == "virtual" else cpus)
-    return max(1, min(by_cores, hostfacts.available_mib() // memory))
+    return max(1, min(by_cores, _by_memory(labs)))
+
+
+def _by_memory(labs: Mapping[str, LabFolder]) -> int:
+    return max(1, hostfacts.available_mib() // (max(folder.lab.memory for folder in labs.values()) + OVERHEAD_MIB))
+
+
+def _jobs(plan: MatrixPlan, labs: Mapping[str, LabFolder], wanted: int, say: Callable[[str], None]) -> int:
+    """Return how many machines run at once: what was wanted, as far as the memory goes that is free now."""
+    if not wanted:
+        return most_jobs(plan, labs)
+    room = _by_memory(labs)
+    if wanted > room:
+        say(f"{room} machines at once, not {wanted}: there is no memory for more")
+    return min(wanted, room)
 
 
 def perform(
@@ -177,7 +190,7 @@ def perform(
         left = [run for run in plan.runs if not is_done(ended.get(run.number, []))]
         if left:
             payloads = prepare(plan, labs, kernels, house)
-            count = wanted_jobs or most_jobs(plan, labs)
+            count = _jobs(plan, labs, wanted_jobs, house.say)
             expected = estimate.estimate(plan, left, known)
             journal.add(Opened(at=now(), pid=os.getpid(), jobs=count, host=hostfacts.describe(), load=hostfacts.load()))
             state = State(plan, ended, expected.seconds, effective_jobs(plan, count))

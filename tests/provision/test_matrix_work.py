@@ -324,6 +324,17 @@ def test_jobs_are_bounded_by_cpus_and_by_the_memory_that_is_free(monkeypatch: py
         assert work.most_jobs(msgspec.structs.replace(plan, clock=clock), labs) == count
 
 
+def test_more_machines_than_the_memory_holds_are_refused_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hostfacts, "available_mib", lambda: 3 * (1024 + work.OVERHEAD_MIB) + 1)  # a lab has 1024
+    said: list[str] = []
+    folders = {folder.lab.name: folder for folder in matrices.folders()}
+
+    assert work._jobs(matrices.plan(), folders, 8, said.append) == 3
+    assert said == ["3 machines at once, not 8: there is no memory for more"]
+    assert work._jobs(matrices.plan(), folders, 2, said.append) == 2
+    assert len(said) == 1
+
+
 def test_a_summary_counts_the_attempt_that_counts(tmp_path: Path) -> None:
     folder = work.create(matrices.plan(repeats=2), tmp_path / "m")
     with Journal(folder) as journal:
