@@ -21,15 +21,19 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 TOP = 20
 """Stacks that are printed, most frequent first."""
 
+
 SYS_FUTEX = 202
 FUTEX_WAKE = 1
 NUDGE_SECONDS = 0.05
+LOOK_SECONDS = 0.05
 KINDS = {0: "wait", 9: "wait", 1: "wake", 10: "wake"}
 """Futex commands (FUTEX_WAIT, WAIT_BITSET, WAKE, WAKE_BITSET) that the document names."""
 
@@ -60,10 +64,30 @@ def nudge(stop: threading.Event) -> None:
     os.close(writer)
 
 
+def added_up(maps: dict[str, Any]) -> dict[str, Any]:
+    """Return the maps with the CPU taken off their keys: counts of one key on several CPUs are added.
+
+    The scripts put the CPU first in the key of every count. bpftrace looks a key up and adds it if it is not there, but
+    only if it is still not there (BPF_NOEXIST): of two CPUs that meet a new key at once, one is refused, and its count
+    is lost. Histograms are lists of buckets, and stay a list; :func:`heat` adds equal buckets.
+    """
+    result: dict[str, Any] = {}
+    for name, table in maps.items():
+        if not isinstance(table, dict):
+            result[name] = table
+            continue
+        sums: dict[str, Any] = {}
+        for key, value in table.items():
+            rest = key.partition(",")[2]
+            sums[rest] = sums[rest] + value if rest in sums else value
+        result[name] = sums
+    return result
+
+
 def document(tool: str, target: str, maps: dict[str, Any], failed: int) -> dict[str, Any]:
     """Return what the maps of a script say, in the shape that the BCC tools have.
 
-    :param maps: by name with its ``@``; bpftrace leaves out a map that was never written to.
+    :param maps: by name with its ``@``, their keys without a CPU; bpftrace leaves out a map that was never written to.
     :param failed: calls of helpers, such as updates of a map, that bpftrace reported as failed.
     """
     result: dict[str, Any] = {
@@ -99,12 +123,12 @@ def operations(table: Table) -> Table:
 def heat(table: dict[str, list[Bucket]]) -> list[list[int]]:
     """Return the waits as rows of 100 ms since the first, power of two of nanoseconds, number."""
     first = min(map(int, table), default=0)
-    return [
-        [slot - first, max(bucket["min"], 1).bit_length() - 1, bucket["count"]]
-        for slot in sorted(map(int, table))
-        for bucket in table[str(slot)]
-        if bucket["count"]
-    ]
+    cells: dict[tuple[int, int], int] = {}
+    for slot, buckets in table.items():
+        for bucket in buckets:
+            cell = (int(slot) - first, max(bucket["min"], 1).bit_length() - 1)
+            cells[cell] = cells.get(cell, 0) + bucket["count"]
+    return [[*cell, count] for cell, count in sorted(cells.items()) if count]
 
 
 def switches(maps: dict[str, Any]) -> dict[str, Any]:
@@ -129,24 +153,35 @@ def stacks(table: Table) -> list[dict[str, Any]]:
     ]
 
 
-def read(child: subprocess.Popen[str], stop: threading.Event) -> tuple[dict[str, Any], int]:
+def lines(child: subprocess.Popen[bytes], written: TextIO) -> Iterator[str]:
+    """Yield each line that bpftrace writes to a file, as it comes, until it has ended."""
+    rest = ""
+    while True:
+        ended = child.poll() is not None
+        *whole, rest = (rest + written.read()).split("\n")
+        yield from whole
+        if ended:
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def read(said: Iterator[str], stop: threading.Event) -> tuple[dict[str, Any], int]:
     """Collect the maps and the failures of helpers that bpftrace prints; say READY at the script's word."""
     maps: dict[str, Any] = {}
     failed = 0
-    assert child.stdout is not None  # noqa: S101 - asked for below
-    for line in child.stdout:
+    for line in said:
         if not line.strip():
             continue  # one is printed at the end
-        said = json.loads(line)
-        if said["type"] == "printf" and said["data"].strip() == "ready" and not stop.is_set():
+        word = json.loads(line)
+        if word["type"] == "printf" and word["data"].strip() == "ready" and not stop.is_set():
             stop.set()
             print("READY", file=sys.stderr, flush=True)
-        elif said["type"] in ("map", "hist"):
-            maps |= said["data"]
-        elif said["type"] == "helper_error" and loses(said):
+        elif word["type"] in ("map", "hist"):
+            maps |= word["data"]
+        elif word["type"] == "helper_error" and loses(word):
             failed += 1
             print(line.strip(), file=sys.stderr)
-    return maps, failed
+    return added_up(maps), failed
 
 
 def main() -> int:
@@ -156,10 +191,12 @@ def main() -> int:
         return 2
     script, target = Path(sys.argv[1]), sys.argv[2]
     stop = threading.Event()
-    with tempfile.TemporaryFile("w+") as words:
+    # Not into a pipe: a SIGINT that finds bpftrace waiting for a full one fails its write (EINTR), its std::cout goes
+    # bad, and the maps are never printed, with status 0 (seen with 0.23). A write to a file waits for no reader.
+    with tempfile.TemporaryFile("w+") as words, tempfile.NamedTemporaryFile() as out, Path(out.name).open() as written:
         command = ["bpftrace", "-q", "-k", "-f", "json", "-B", "line", str(script), target]
         # A session of its own: SIGINT reaches it once, from here.
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, text=True, start_new_session=True)
+        child = subprocess.Popen(command, stdout=out, stderr=words, start_new_session=True)
 
         def end(*_: object) -> None:
             with contextlib.suppress(ProcessLookupError):
@@ -168,7 +205,7 @@ def main() -> int:
         signal.signal(signal.SIGINT, end)
         signal.signal(signal.SIGTERM, end)
         threading.Thread(target=nudge, args=(stop,), daemon=True).start()
-        maps, failures = read(child, stop)
+        maps, failures = read(lines(child, written), stop)
         status = child.wait()
         ready = stop.is_set()
         stop.set()
