@@ -2,8 +2,8 @@
 
 Where a libvirtd answers already it is used, and only what the tests made is removed from it. Where none does, one is
 started (as root, or through sudo) in a mount name space of its own, in which ``/etc/libvirt`` and libvirt's folders
-below ``/var`` are private ones: nothing that it writes is left when it ends. There ``/dev/kvm`` is hidden where KVM does
-not work, because libvirtd would otherwise examine QEMU anew at each call, for minutes.
+below ``/var`` are private ones: nothing that it writes is left when it ends. There ``/dev/kvm`` is hidden where KVM
+does not work, because libvirtd would otherwise examine QEMU anew at each call, for minutes.
 
 By hand, for as long as one likes: ``python -m tests.vagrant_host up`` and ``… down``.
 """
