@@ -31,7 +31,6 @@ from vm.deadline import Deadline
 from vm.errors import LabError, SetupError
 from vm.paths import REPOSITORY, Layout
 from vm.qemu import accel
-from vm.qemu.parts import qemu_version
 from vm.registry import Process
 
 URI = "qemu:///system"
@@ -232,12 +231,12 @@ def hosting(folder: Path) -> Iterator[VagrantHost]:
 
 def kvm_works() -> bool:
     """Whether KVM is of use: by what the lab remembers of a trial, else whether this host is no machine itself."""
-    layout = Layout.from_environment()
-    with contextlib.suppress(LabError):
-        root = doctor.tools_root(locks.read(), layout)
-        report = accel.glance() if root is None else accel.remembered(layout, qemu_version(layout, root))
-        if report.state is not accel.Kvm.UNTRIED:
-            return report.state is accel.Kvm.WORKS
+    try:
+        report = doctor.known_kvm(locks.read(), Layout.from_environment())
+    except LabError:
+        report = accel.glance()
+    if report.state is not accel.Kvm.UNTRIED:
+        return report.state is accel.Kvm.WORKS
     return " hypervisor " not in Path("/proc/cpuinfo").read_text().partition("\n\n")[0].replace("\n", " ")
 
 

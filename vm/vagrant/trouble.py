@@ -38,7 +38,7 @@ class Trouble:
 
 KNOWN: tuple[Trouble, ...] = (
     Trouble(
-        r"No space left on device|Disk quota exceeded|cannot allocate \d+ bytes in file",
+        r"No space left on device|Disk quota exceeded|Failure writing output to destination",
         DiskFullError,
         "Vagrant found no space left on the disk",
         "Free some: 'vagrant box prune', 'virsh -c qemu:///system vol-list default', invoke images.clean.",
