@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -38,7 +39,6 @@ STATE = Path("/var/lib/kmlab-vagrant-host")
 """All that a libvirtd of ours writes, and ``host.json``, which says what runs and whose it is."""
 
 NETWORK = "default"
-BRIDGE = Path("/sys/class/net/virbr0")
 START_SECONDS = 30.0
 
 # $1: STATE; $2: whether /dev/kvm is to be hidden. It must not be writable, or libvirtd takes it for KVM; root may write
@@ -128,7 +128,7 @@ def inventory() -> Inventory:
         networks=names("net-list", "--all", "--name"),
         pools=pools,
         processes=frozenset(_processes()),
-        bridges=frozenset(path.name for path in BRIDGE.parent.iterdir() if path.name.startswith(("virbr", "vnet"))),
+        bridges=frozenset(name for _, name in socket.if_nameindex() if name.startswith(("virbr", "vnet"))),
     )
 
 

@@ -74,7 +74,7 @@ KNOWN: tuple[Trouble, ...] = (
         r"Network (\S+) is not available|Error while activating network",
         SetupError,
         "libvirt's network does not run",
-        START_NETWORK,
+        f"{START_NETWORK}; where it is refused, another network of this host has its addresses",
     ),
     Trouble(
         r"The box '([^']*)' could not be found",
