@@ -282,7 +282,7 @@ def test_ctrl_c_ends_the_call_and_its_children(fake: Fake) -> None:
     def press() -> None:
         while not (pids.exists() and len(pids.read_text().split()) == 2):
             time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     threading.Thread(target=press).start()
     with pytest.raises((KeyboardInterrupt, Interrupted)):
