@@ -93,15 +93,13 @@ def test_a_machine_is_made_asked_snapshot_and_destroyed(vagrant: Vagrant, tmp_pa
     assert InstalledBox("kmlab/test-tiny", "libvirt", VERSION) in vagrant.boxes(soon())
 
     with pytest.raises(HangError, match="Waiting for domain to get an IP address"):
-        vagrant.up("one", Deadline.after(30))
+        vagrant.up("one", Deadline.after(15))
     assert domain("one") in daemons.inventory().domains
     assert vagrant.state("one", soon()) == "inaccessible"
 
     vagrant.snapshot_save("one", "first one", soon())
     assert vagrant.snapshots("one", soon()) == ["first one"]
     assert vagrant.snapshots("two", soon()) == []
-    with pytest.raises(VagrantError, match="there is no snapshot other"):
-        vagrant.snapshot_restore("one", "other", soon())
 
     vagrant.destroy("one", soon())
     assert vagrant.state("one", soon()) == "not_created"
