@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from vm.artefacts import disk_usage
 from vm.boxes import boxes as made
 from vm.boxes import catalog
 from vm.boxes.boxes import Box, Boxes
+from vm.boxes.build import INFO
 from vm.boxes.plans import ProviderName
 from vm.deadline import Deadline
 from vm.model import Kernel
@@ -77,7 +79,7 @@ def add(house: House, kernels: Sequence[Kernel], providers: Sequence[ProviderNam
     for box in found:
         catalogue = catalog.write(house.layout, boxes.of(box.kernel))
         known = (box.name, box.provider, box.version) in there
-        if known and installed_inputs(box) == box.artefact.seal.inputs:
+        if known and installed_disk(box) == disk_of(box):
             rows.append(_row(box, "there"))
             continue
         house.say(f"{box.name} {box.version} ({box.provider}): giving it to Vagrant")
@@ -91,15 +93,22 @@ def add(house: House, kernels: Sequence[Kernel], providers: Sequence[ProviderNam
     return rows
 
 
-def installed_inputs(box: Box) -> str:
-    """Return what the box of this name and version that Vagrant has was made of; "" where that cannot be told."""
+def disk_of(box: Box) -> str:
+    """Return the hash of a box's disk, as the box says it."""
+    with tarfile.open(box.path, "r:") as members:
+        found = members.extractfile(INFO)
+        return str(json.load(found)["disk_sha256"]) if found else ""
+
+
+def installed_disk(box: Box) -> str:
+    """Return the hash of the disk that Vagrant has of this name and version; "" where that cannot be told."""
     home = Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d")
-    info = home / "boxes" / escaped(box.name) / box.version / box.provider / "info.json"
+    info = home / "boxes" / escaped(box.name) / box.version / box.provider / INFO
     try:
         said = json.loads(info.read_bytes())
     except (OSError, ValueError):
         return ""
-    return str(said.get("inputs", "")) if isinstance(said, dict) else ""
+    return str(said.get("disk_sha256", "")) if isinstance(said, dict) else ""
 
 
 def escaped(name: str) -> str:

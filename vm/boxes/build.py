@@ -16,8 +16,9 @@ from pathlib import Path
 from string import Template
 
 from vm import base, bundle, cpio, ext4, initramfs, tree
+from vm.artefacts import sha256_file
 from vm.boxes import disk, grub
-from vm.boxes.plans import FORMS, TEMPLATES, Form, ProviderName, box_file, box_name, plan, version
+from vm.boxes.plans import FORMS, TEMPLATES, Form, ProviderName, box_file, box_name, version
 from vm.bundle import KernelTree
 from vm.errors import BuildError
 from vm.images import Images
@@ -31,6 +32,8 @@ from vm.tree import Entry, Kind, Manifest, Slice
 BOX_FILES = ("start", "dhcp", "shutdown", "sshd_config", "authorized_keys")
 """Files of ``vm/guest/box`` that ``init.c`` takes over from the second initramfs."""
 LABEL = "kmlab-boot"
+INFO = "info.json"
+"""What a box says of itself (Vagrant, docs/boxes/info)."""
 
 
 def build(
@@ -139,9 +142,9 @@ def box_members(lock: Lock, images: Images, provider: ProviderName, packed: Path
         "base_sha256": images.base.hash.sha256,
         "bundle_sha256": images.bundle.hash.sha256,
         # By this a box that was given to Vagrant is known again.
-        "inputs": plan(lock, kernel, provider).inputs,
+        "disk_sha256": sha256_file(packed),
     }
-    files: dict[str, str] = {"info.json": _json(description)}
+    files: dict[str, str] = {INFO: _json(description)}
     values = {
         "mac": "080027" + hashlib.sha256(kernel.release.encode()).hexdigest()[:6].upper(),
         "name": f"kmlab-{kernel.line}",
