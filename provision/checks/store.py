@@ -137,8 +137,8 @@ def qemu(host: Host, tools: ToolsRoot | None) -> Finding:
         version = tools.qemu_version
         monitor = tools.command(QEMU, "-machine", "none", "-nodefaults", "-display", "none", "-qmp", "stdio")
         asked = host.run(monitor, 30, ASK_QEMU).text
-        # Not "-netdev help": a listing loads every module, the host's own QEMU's too where it is installed (Vagrant needs
-        # it), and QEMU ends itself over those of another version.
+        # Not "-netdev help": a listing loads every module, those of the host's own QEMU, too, where it is installed
+        # (Vagrant needs it), and QEMU aborts over modules of another version.
         networked = host.run([*monitor, "-netdev", "user,id=probe"], 30, ASK_QEMU)
     except LabError as error:
         fix = f".venv/bin/invoke doctor --deep, then {BUILD}"

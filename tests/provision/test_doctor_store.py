@@ -58,7 +58,7 @@ TOOLS = Tools(Path("/tools"), "0" * 64)
 # What QEMU 10.0.13 and 7.2 answer, shortened.
 NEW = '{"return": [{"state": false, "capability": "xbzrle"}, {"state": false, "capability": "mapped-ram"}]}'
 OLD = '{"return": [{"state": false, "capability": "xbzrle"}]}'
-# What QEMU without user networking says.
+# What QEMU without user networking says by its source (net/net.c, 10.0).
 NO_NETWORK = "qemu-system-x86_64: -netdev user,id=probe: network backend 'user' is not compiled into this binary"
 
 
