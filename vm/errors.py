@@ -12,12 +12,13 @@ instance carries a message (what happened) and a hint (what to do next). Nothing
     ├── BuildError              15  an artefact, workload or BPF object could not be built
     ├── DiskFullError           16  no space left
     ├── ReproducibilityError    17  a second build gave other bytes
-    ├── MachineError            20  a machine could not be used (base of the next five)
+    ├── MachineError            20  a machine could not be used (base of the next six)
     │   ├── QemuDiedError       21  QEMU ended by itself
     │   ├── KernelPanicError    22  the guest's kernel panicked
     │   ├── HangError           23  the guest did not answer before the deadline
     │   ├── SshError            24  SSH failed although the machine lives
-    │   └── PortError           25  a host port is taken
+    │   ├── PortError           25  a host port is taken
+    │   └── VagrantError        26  Vagrant refused or failed
     ├── LabFailedError          30  the workload failed
     │   ├── ProbeError          31  a probe plan cannot be made, or the kernel refused a program
     │   └── OutputError         32  the workload's output is not what the protocol asks for
@@ -133,6 +134,12 @@ class PortError(MachineError):
     """A host port that is needed is taken."""
 
     exit_code = 25
+
+
+class VagrantError(MachineError):
+    """Vagrant refused or failed; its log has all that it said."""
+
+    exit_code = 26
 
 
 class LabFailedError(LabError):

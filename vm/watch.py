@@ -1,0 +1,44 @@
+"""Watching the console log of a machine for a panic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vm.errors import KernelPanicError
+from vm.qemu.console import panic
+
+
+class ConsoleWatch:
+    """Looks at a console log, which is read again only where it has grown.
+
+    :param name: of the machine, for messages.
+    """
+
+    def __init__(self, name: str, path: Path) -> None:
+        self._name = name
+        self._path = path
+        self._seen = -1
+
+    def forget(self) -> None:
+        """Read the log again, whatever its size."""
+        self._seen = -1
+
+    def check(self, offset: int) -> None:
+        """Raise if the log shows a panic; one that is not there, or not ours to read, shows none.
+
+        :param offset: bytes that are of an earlier start.
+        :raises KernelPanicError: it does.
+        """
+        try:
+            size = self._path.stat().st_size
+            if size == self._seen:
+                return
+            with self._path.open("rb") as log:
+                log.seek(offset)
+                text = log.read().decode("utf-8", "replace")
+        except OSError:
+            return
+        event = panic(text)
+        if event is not None:
+            raise KernelPanicError(f"the kernel of {self._name} panicked: {event.words}", f"see {self._path}")
+        self._seen = size
