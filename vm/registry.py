@@ -26,6 +26,7 @@ from vm.paths import Layout
 from vm.qemu.process import ProcessId, find
 from vm.vagrant import domain, remains
 from vm.vagrant.domain import Placed
+from vm.vagrant.remains import MakeClient
 
 REGISTRATION = "machine.json"
 REGISTRATION_SCHEMA = 1
@@ -92,18 +93,20 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Registry:
-    """All machines of one person on this host."""
+    """All machines of one person on this host.
 
-    def __init__(self, layout: Layout) -> None:
+    :param make: makes what destroys a machine of Vagrant's; the real adapter where none is given.
+    """
+
+    def __init__(self, layout: Layout, make: MakeClient | None = None) -> None:
         self.folder = layout.machines
+        self._make = make
 
     def path(self, name: str) -> Path:
         """Return a machine's folder."""
         return self.folder / name
 
-    def create(
-        self, name: str, owner: Literal["run", "person"], provider: ProviderName = "qemu"
-    ) -> Registration:
+    def create(self, name: str, owner: Literal["run", "person"], provider: ProviderName = "qemu") -> Registration:
         """Make a machine's folder, readable by its owner only, and register it.
 
         :param name: empty: one is made up.
@@ -166,7 +169,7 @@ class Registry:
         registration = self.read(name)
         if registration is not None and registration.vagrant is not None:
             if registration.owner != "ended":
-                remains.remove(registration.vagrant, folder)
+                remains.remove(registration.vagrant, folder, self._make)
         elif registration is not None:
             qemu = registration.qemu.identity if registration.qemu is not None else find(folder)
             if qemu is not None:

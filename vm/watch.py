@@ -34,7 +34,7 @@ class ConsoleWatch:
             if size == self._seen:
                 return
             with self._path.open("rb") as log:
-                log.seek(offset)
+                log.seek(offset if offset <= size else 0)  # libvirt's logger empties it at a start
                 text = log.read().decode("utf-8", "replace")
         except OSError:
             return

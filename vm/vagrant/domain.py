@@ -7,6 +7,7 @@ may read a process's command line, so that neither root nor a file of libvirt's 
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -173,7 +174,7 @@ def _command_lines(proc: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
 
 def _value(words: Sequence[str], option: str) -> str:
     """Return the word after ``option``."""
-    for word, value in zip(words, words[1:], strict=False):
+    for word, value in itertools.pairwise(words):
         if word == option:
             return value
     return ""

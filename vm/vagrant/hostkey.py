@@ -38,7 +38,9 @@ def wait_on_console(log: Path, deadline: Deadline) -> str:
     return key
 
 
-def ask(host: str, port: int, deadline: Deadline, run: Callable[..., subprocess.CompletedProcess[str]] | None = None) -> str:
+def ask(
+    host: str, port: int, deadline: Deadline, run: Callable[..., subprocess.CompletedProcess[str]] | None = None
+) -> str:
     """Ask a machine's sshd for its key.
 
     :raises SetupError: ssh-keyscan is not there. :raises MachineError: the machine does not tell.
@@ -56,7 +58,9 @@ def ask(host: str, port: int, deadline: Deadline, run: Callable[..., subprocess.
     found = _SCANNED.search(done.stdout)
     if found is None:
         words = done.stderr.strip().splitlines()
-        raise MachineError(f"the machine at {host}:{port} does not tell its host key: {words[-1] if words else 'no answer'}")
+        raise MachineError(
+            f"the machine at {host}:{port} does not tell its host key: {words[-1] if words else 'no answer'}"
+        )
     return found[1]
 
 

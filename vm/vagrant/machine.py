@@ -84,9 +84,7 @@ class VagrantMachine:
     def ssh(self) -> SshTarget:
         """Where to log in."""
         placed, registration = self.placed, self._registration
-        return SshTarget(
-            placed.host, registration.port, placed.user, Path(placed.private_key), registration.host_key
-        )
+        return SshTarget(placed.host, registration.port, placed.user, Path(placed.private_key), registration.host_key)
 
     @property
     def console_path(self) -> Path:
@@ -130,7 +128,8 @@ class VagrantMachine:
             state = self.state()
             what = STATES.get(state, f"is {state}" if state else "does not run")
             raise VagrantError(
-                f"machine {self.name} {what} while it was in use", f"{self.folder / 'vagrant.log'} has what Vagrant said"
+                f"machine {self.name} {what} while it was in use",
+                f"{self.folder / 'vagrant.log'} has what Vagrant said",
             )
 
     def state(self, not_older: float = 0.0) -> str:

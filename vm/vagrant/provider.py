@@ -6,8 +6,6 @@ that ``vagrant up lab-6.1`` makes in this checkout: either of the two commands s
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -39,25 +37,45 @@ class Login(Protocol):
     """What of :class:`vm.vagrant.client.Login` is used here."""
 
     @property
-    def host(self) -> str: ...
+    def host(self) -> str:
+        """Address."""
+
     @property
-    def port(self) -> int: ...
+    def port(self) -> int:
+        """Of its sshd."""
+
     @property
-    def user(self) -> str: ...
+    def user(self) -> str:
+        """Who logs in."""
+
     @property
-    def private_key(self) -> Path: ...
+    def private_key(self) -> Path:
+        """Path of the key."""
 
 
 class Client(Protocol):
     """What of :class:`vm.vagrant.client.Vagrant` is used here."""
 
-    def up(self, machine: str, deadline: Deadline) -> None: ...
-    def destroy(self, machine: str, deadline: Deadline) -> None: ...
-    def state(self, machine: str, deadline: Deadline) -> str: ...
-    def login(self, machine: str, deadline: Deadline) -> Login: ...
-    def forget(self, machine: str) -> None: ...
-    def snapshot_save(self, machine: str, name: str, deadline: Deadline) -> None: ...
-    def snapshot_restore(self, machine: str, name: str, deadline: Deadline) -> None: ...
+    def up(self, machine: str, deadline: Deadline) -> None:
+        """Bring ``machine`` up, making it if there is none."""
+
+    def destroy(self, machine: str, deadline: Deadline) -> None:
+        """Destroy it; what is not there is fine."""
+
+    def state(self, machine: str, deadline: Deadline) -> str:
+        """Return Vagrant's word for what it does."""
+
+    def login(self, machine: str, deadline: Deadline) -> Login:
+        """Return where to log in; asked once until :meth:`forget`."""
+
+    def forget(self, machine: str) -> None:
+        """Ask anew for the login."""
+
+    def snapshot_save(self, machine: str, name: str, deadline: Deadline) -> None:
+        """Keep its state under ``name``."""
+
+    def snapshot_restore(self, machine: str, name: str, deadline: Deadline) -> None:
+        """Bring that state back."""
 
 
 MakeClient = Callable[[Path, Path, Mapping[str, str]], Client]
@@ -113,11 +131,22 @@ class VagrantProvider:
         _refuse_unfit(request, machine)
         for name in self.registry.sweep(self._say):
             self._say(f"cleared machine {name}, whose owner had died")
-        if request.owner == "person" and machine in created(person_data()):
-            return self._take_over(machine, deadline)
+        if request.owner == "person":
+            self._forget_destroyed(machine)
+            if machine in created(person_data()):
+                return self._take_over(machine, deadline)
         parts = self._parts(request.kernel)
         accelerator = accel.choose(request.accel, self.layout, parts, deadline)
         return self._start_new(request, machine, self._facts(request, parts, accelerator), deadline)
+
+    def _forget_destroyed(self, name: str) -> None:
+        """Make room for a person's machine whose predecessor was destroyed behind our back."""
+        machine = self.find(name)
+        if machine is None or not machine.registration.ready:
+            return
+        if not machine_id(Path(machine.placed.data), machine.placed.machine):
+            self._say(f"machine {name} was destroyed outside of this lab: another one is made")
+            self.registry.forget(name)
 
     def _start_new(
         self, request: MachineRequest, machine: str, facts: MachineFacts, deadline: Deadline
@@ -145,6 +174,7 @@ class VagrantProvider:
         log = machine.console_path
         log.unlink(missing_ok=True)
         log.touch(0o600)  # libvirt's logger keeps the owner of a file that is there; its own only root could read
+        machine.update(console_offset=0)
         self._clients.pop(machine.name, None)
         self.client(machine).up(machine.placed.machine, deadline)
         self._join(machine, deadline)
@@ -234,7 +264,8 @@ class VagrantProvider:
         if machine is None:
             if name not in self.unregistered():
                 raise UsageError(
-                    f"no machine named {name} is with Vagrant", "invoke vm.up --provider vagrant --kernel 6.1 starts one"
+                    f"no machine named {name} is with Vagrant",
+                    "invoke vm.up --provider vagrant --kernel 6.1 starts one",
                 )
             return self._take_over(name, Deadline.after(ASK_SECONDS * 10))
         if not machine.registration.ready:
@@ -254,6 +285,11 @@ class VagrantProvider:
         """Register a person's machine that Vagrant has made, or return the one that is registered."""
         machine = self.find(name)
         if machine is not None:
+            if Path(machine.placed.data) != person_data():
+                raise UsageError(
+                    f"machine {name} is that of another checkout: {machine.placed.data}",
+                    f"invoke vm.down --name {name} ends it",
+                )
             if machine.registration.ready and machine.alive():
                 raise UsageError(f"a machine named {name} is there already", f"invoke vm.down --name {name} ends it")
             return self.get(name)
@@ -299,8 +335,9 @@ class VagrantProvider:
         placed = machine.placed
         if placed.snapshot:
             try:
+                size = machine.console_path.stat().st_size if machine.console_path.exists() else 0
                 self.client(machine).snapshot_restore(placed.machine, placed.snapshot, deadline)
-                machine.update(qemu=None)
+                machine.update(qemu=None, console_offset=size)  # a panic from before is over
                 machine.locate()
                 self._resume(machine, deadline)
             except MachineError as error:
@@ -309,7 +346,7 @@ class VagrantProvider:
             else:
                 return BY_SNAPSHOT
         self.client(machine).destroy(placed.machine, deadline)
-        machine.place(uuid="", snapshot="")
+        machine.place(uuid="", snapshot="", adopted=False)
         machine.update(qemu=None, cpu_threads=[], host_key="")
         self._bring_up(machine, deadline)
         if machine.owner == "person":
@@ -354,7 +391,10 @@ class VagrantProvider:
 
 def variables(registration: Registration, folder: Path) -> dict[str, str]:
     """Return what the Vagrantfile is to be told of a machine."""
-    found = remains.prefix(registration.vagrant) if registration.vagrant is not None else {}
+    placed = registration.vagrant
+    if placed is None or placed.adopted:  # whoever made it has told the Vagrantfile, or left it at its defaults
+        return {}
+    found = remains.prefix(placed)
     found["LAB_CONSOLE"] = str(folder / CONSOLE)
     if registration.facts is not None:
         found |= {

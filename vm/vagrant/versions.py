@@ -1,4 +1,4 @@
-"""Versions of the host's programs that machines of Vagrant's run with; asking takes a moment, so they are remembered."""
+"""Versions of the host's programs that machines of Vagrant's run with; each is asked once and remembered."""
 
 from __future__ import annotations
 
