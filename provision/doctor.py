@@ -42,7 +42,7 @@ def examine(*, deep: bool = False, host: Host | None = None, layout: Layout | No
     layout = layout or Layout.from_environment()
     lock_finding, lock = store.lock(locks.read)
     rows = images.listing(lock, layout) if lock is not None else []
-    root = _tools_root(lock, layout)
+    root = tools_root(lock, layout)
     built = store.is_built(rows)
     checked = images.check_all(lock, layout) if deep and lock is not None else None
     return [
@@ -85,7 +85,7 @@ def show(findings: Sequence[Finding]) -> None:
     print("the main job can run" if not failed else f"the main job cannot run: {failed} to mend")
 
 
-def _tools_root(lock: Lock | None, layout: Layout) -> ToolsRoot | None:
+def tools_root(lock: Lock | None, layout: Layout) -> ToolsRoot | None:
     """Return the tools root if it is built; nothing is built here."""
     if lock is None:
         return None

@@ -137,7 +137,7 @@ class PortError(MachineError):
 
 
 class VagrantError(MachineError):
-    """Vagrant refused or failed; its log has all that it said."""
+    """Vagrant refused or failed, for a reason that is neither the host's set-up nor the deadline."""
 
     exit_code = 26
 
