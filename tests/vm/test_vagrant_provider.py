@@ -472,7 +472,7 @@ def test_a_machine_of_another_checkout_is_not_taken_for_this_ones(
 
 
 def test_what_nobody_has_made_is_told_with_the_command(bench: Bench) -> None:
-    with pytest.raises(UsageError, match="no machine named lab-7.3") as refused:
+    with pytest.raises(UsageError, match=r"no machine named lab-7\.3") as refused:
         bench.provider.get("lab-7.3")
 
     assert "vm.up --provider vagrant" in refused.value.hint

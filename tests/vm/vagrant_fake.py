@@ -1,4 +1,4 @@
-"""Vagrant as the provider sees it, played by this process: machines are `sleep`s whose command line has a domain's UUID."""
+"""Vagrant as the provider sees it, played by this process: a machine is a `sleep` whose words have a domain's UUID."""
 
 from __future__ import annotations
 
