@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from invoke.collection import Collection
 from invoke.context import Context
 
+import tasks_boxes
 from provision import cli
 from provision.commands import ACCEL, JSON, KERNEL, KERNELS, RUN, command, finish
 from tasks_matrix import compare, history, matrix
@@ -439,4 +440,5 @@ namespace = Collection(
     kernels=Collection(kernels_list, kernels_lock),
     images=Collection(images_build, images_verify, images_list, images_clean),
     vm=Collection(up, status, reset, down),
+    boxes=Collection(tasks_boxes.build, tasks_boxes.verify, tasks_boxes.add),
 )

@@ -85,6 +85,7 @@ def _pairs(old: Lock | None, new: Lock) -> list[tuple[str, Root | Kernel | None,
     pairs: list[tuple[str, Root | Kernel | None, Root | Kernel | None]] = [
         ("tools", old.tools if old else None, new.tools),
         ("base", old.base if old else None, new.base),
+        ("boxes", old.boxes if old else None, new.boxes),
     ]
     before = old.kernels if old else {}
     lines = sorted({*before, *new.kernels}, key=lambda line: [int(part) for part in line.split(".")])

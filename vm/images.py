@@ -18,8 +18,9 @@ from typing import Literal
 from vm import base, bundle, download, tools
 from vm import lock as locks
 from vm.artefacts import TREE, Artefact, Plan, Store, check, disk_usage, glance
+from vm.boxes import plans as box_plans
 from vm.errors import IntegrityError
-from vm.model import Kernel, Lock, Package
+from vm.model import Kernel, Lock, Package, Root
 from vm.paths import Layout
 from vm.process import STOP
 from vm.progress import Reporter, Silent
@@ -120,7 +121,7 @@ class Builder:
         if found is None:
             with _interruptible():
                 files = self._fetch(self.lock.tools.packages)
-                found = self._obtain(plan, lambda folder: self._build_tools(folder, files))
+                found = self.obtain(plan, lambda folder: self._build_tools(folder, files))
         return self._root(found)
 
     def build(self, kernels: Sequence[Kernel]) -> list[Built]:
@@ -128,14 +129,14 @@ class Builder:
 
         :raises BuildError: a build failed or differs from the lock; what others finished is kept.
         """
-        plans = {"tools": tools.plan(self.lock), "base": base.plan(self.lock)}
-        plans |= {_kernel_name(kernel): bundle.plan(self.lock, kernel) for kernel in kernels}
-        plans = {name: self._plan(plan) for name, plan in plans.items()}
-        there = {name: self.store.find(plan) for name, plan in plans.items()}
+        wanted = {"tools": tools.plan(self.lock), "base": base.plan(self.lock)}
+        wanted |= {_kernel_name(kernel): bundle.plan(self.lock, kernel) for kernel in kernels}
+        wanted = {name: self._plan(plan) for name, plan in wanted.items()}
+        there = {name: self.store.find(plan) for name, plan in wanted.items()}
         lacking = [name for name, artefact in there.items() if artefact is None]
-        made = self._build_lacking(plans, lacking, kernels) if lacking else {}
+        made = self._build_lacking(wanted, lacking, kernels) if lacking else {}
         found = {name: artefact for name, artefact in there.items() if artefact is not None} | made
-        return [Built(name, found[name], name in made) for name in plans]
+        return [Built(name, found[name], name in made) for name in wanted]
 
     def _build_lacking(
         self, plans: Mapping[str, Plan], lacking: Sequence[str], kernels: Sequence[Kernel]
@@ -146,13 +147,13 @@ class Builder:
             try:
                 files = self._fetch(packages)
                 if "tools" in lacking:
-                    root = pool.submit(self._obtain, plans["tools"], lambda folder: self._build_tools(folder, files))
+                    root = pool.submit(self.obtain, plans["tools"], lambda folder: self._build_tools(folder, files))
                 else:
                     root = _done(self.store.find(plans["tools"]) or self._retry(plans["tools"]))
                 futures: dict[str, Future[Artefact]] = {"tools": root} if "tools" in lacking else {}
                 if "base" in lacking:
                     futures["base"] = pool.submit(
-                        self._obtain, plans["base"], lambda folder: self._build_base(folder, files, root, epoch)
+                        self.obtain, plans["base"], lambda folder: self._build_base(folder, files, root, epoch)
                     )
                 bundles = [kernel for kernel in kernels if _kernel_name(kernel) in lacking]
                 futures |= self._bundles(pool, bundles, plans, files, root)
@@ -191,7 +192,7 @@ class Builder:
             return bundle.build(folder, made_of, self._root(root.result()), self.lock.source_date_epoch)
 
         root.result()
-        return self._obtain(plan, build)
+        return self.obtain(plan, build)
 
     def _build_tools(self, folder: Path, files: Mapping[str, Path]) -> Manifest:
         return tools.build(folder, self.lock.tools.packages, files, self.lock.source_date_epoch)
@@ -203,7 +204,8 @@ class Builder:
         tar.unlink()
         return manifest
 
-    def _obtain(self, plan: Plan, build: Callable[[Path], Manifest]) -> Artefact:
+    def obtain(self, plan: Plan, build: Callable[[Path], Manifest]) -> Artefact:
+        """Return an artefact, built if it is not there; tell how long that took."""
         start = time.monotonic()
         artefact = self.store.obtain(plan, build)
         agrees = "as the lock says" if plan.expected else "the lock has no hash of it yet"
@@ -216,11 +218,12 @@ class Builder:
     def _retry(self, plan: Plan) -> Artefact:
         """Return the tools root that was there a moment ago and is not any more."""
         files = self._fetch(self.lock.tools.packages)
-        return self._obtain(plan, lambda folder: self._build_tools(folder, files))
+        return self.obtain(plan, lambda folder: self._build_tools(folder, files))
 
     def _packages(self, name: str, kernels: Sequence[Kernel]) -> list[Package]:
         if name in locks.ROOTS:
-            return (self.lock.tools if name == "tools" else self.lock.base).packages
+            root: Root = getattr(self.lock, name)
+            return root.packages
         return next(kernel.packages for kernel in kernels if _kernel_name(kernel) == name)
 
     def _fetch(self, packages: Iterable[Package]) -> dict[str, Path]:
@@ -318,8 +321,15 @@ def _state(artefact: Artefact) -> str:
 
 
 def _used(lock: Lock) -> set[str]:
-    plans = [tools.plan(lock), base.plan(lock), *(bundle.plan(lock, kernel) for kernel in lock.kernels.values())]
-    return {plan.name for plan in plans}
+    return {plan.name for plan in _plans(lock)}
+
+
+def _plans(lock: Lock) -> Iterator[Plan]:
+    """Give what a lock can be asked for, boxes among it."""
+    yield from (tools.plan(lock), base.plan(lock), box_plans.grub_plan(lock))
+    for kernel in lock.kernels.values():
+        yield bundle.plan(lock, kernel)
+        yield from (box_plans.plan(lock, kernel, provider) for provider in box_plans.FORMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,10 +342,7 @@ class Checked:
 
 def check_all(lock: Lock, layout: Layout) -> list[Checked]:
     """Read every byte of every artefact that the lock uses and that is in the cache."""
-    expected = {
-        plan.name: plan.expected
-        for plan in (tools.plan(lock), base.plan(lock), *(bundle.plan(lock, each) for each in lock.kernels.values()))
-    }
+    expected = {plan.name: plan.expected for plan in _plans(lock)}
     rows: list[Checked] = []
     for artefact in Store(layout.artefacts, Silent()).all():
         if artefact.path.name not in expected:
@@ -391,7 +398,10 @@ def clean(lock: Lock, layout: Layout, *, everything: bool = False, warm_in_use: 
 def _clean_downloads(lock: Lock, folder: Path, *, everything: bool) -> list[Removed]:
     if not folder.is_dir():
         return []
-    roots = [lock.tools.packages, lock.base.packages, *(kernel.packages for kernel in lock.kernels.values())]
+    roots = [
+        *(getattr(lock, name).packages for name in locks.ROOTS),
+        *(kernel.packages for kernel in lock.kernels.values()),
+    ]
     used = set() if everything else {package.sha256 for packages in roots for package in packages}
     removed: list[Removed] = []
     for path in sorted(folder.iterdir()):

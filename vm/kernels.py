@@ -51,6 +51,7 @@ class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     flavour: str
     tools: RootConfig
     base: RootConfig
+    boxes: RootConfig
     kernel: dict[str, KernelConfig]
 
     @property

@@ -30,8 +30,8 @@ __all__ = ["LOCK", "Difference", "difference", "digest", "make", "read", "renew"
 LOCK = Path(__file__).resolve().parent / "lab.lock.json"
 """The lock of this checkout."""
 
-ROOTS = ("tools", "base")
-"""Names of the two roots; every other name that can be locked is a kernel line."""
+ROOTS = ("tools", "base", "boxes")
+"""Names of the roots; every other name that can be locked is a kernel line."""
 
 
 def read(path: Path = LOCK) -> Lock:
@@ -105,7 +105,7 @@ def _render(value: object, indent: str = "") -> str:
 
 
 def with_artefact(lock: Lock, name: str, artefact: ArtefactHash | None) -> Lock:
-    """Return ``lock`` with the hash of one artefact: ``tools``, ``base`` or ``kernel:6.1``. Digest is renewed.
+    """Return ``lock`` with the hash of one artefact: ``tools``, ``kernel:6.1``, ``box:libvirt:6.1``. Digest is renewed.
 
     :raises UsageError: there is no such artefact.
     """
@@ -116,8 +116,13 @@ def with_artefact(lock: Lock, name: str, artefact: ArtefactHash | None) -> Lock:
     elif name.startswith("kernel:") and line in lock.kernels:
         kernel = msgspec.structs.replace(lock.kernels[line], artefact=artefact)
         lock = msgspec.structs.replace(lock, kernels={**lock.kernels, line: kernel})
+    elif name.startswith("box:") and name.rpartition(":")[2] in lock.kernels:
+        kept = {each: known for each, known in lock.box_artefacts.items() if each != name.removeprefix("box:")}
+        given = {} if artefact is None else {name.removeprefix("box:"): artefact}
+        lock = msgspec.structs.replace(lock, box_artefacts={**kept, **given})
     else:
-        raise UsageError(f"there is no artefact {name!r} in the lock", "Artefacts are tools, base and kernel:LINE.")
+        hint = f"Artefacts are {', '.join(ROOTS)}, kernel:LINE and box:PROVIDER:LINE."
+        raise UsageError(f"there is no artefact {name!r} in the lock", hint)
     return msgspec.structs.replace(lock, digest=digest(lock))
 
 
@@ -136,7 +141,7 @@ def make(
 
     :param old: the lock that was there: what is not in ``only`` is kept from it, and so are hashes of artefacts whose
         packages did not change, and hashes of packages that the index has dropped since.
-    :param only: names to resolve (``tools``, ``base``, lines); empty means all. The epoch stays unless it is all
+    :param only: names to resolve (of :data:`ROOTS`, or lines); empty means all. The epoch stays unless it is all
         and a package changed: a new epoch changes the bytes of every artefact.
     :param note: takes a line about each step.
     :raises ConfigError: the configuration cannot be met. :raises MirrorError: an index or package cannot be fetched.
@@ -157,6 +162,7 @@ def make(
         suites=suites,
         tools=roots["tools"] if "tools" in roots else _kept_root(old, "tools"),
         base=roots["base"] if "base" in roots else _kept_root(old, "base"),
+        boxes=roots["boxes"] if "boxes" in roots else _kept_root(old, "boxes"),
         kernels={**kept, **found},
     )
     if old is not None:
@@ -229,6 +235,11 @@ def _keep_artefacts(lock: Lock, old: Lock) -> Lock:
     for name, new, before in pairs:
         if before is not None and before.artefact is not None and new.packages == before.packages:
             lock = with_artefact(lock, name, before.artefact)
+    roots_as_before = all(getattr(lock, name).packages == getattr(old, name).packages for name in ROOTS)
+    for name, artefact in old.box_artefacts.items() if roots_as_before else ():
+        line = name.rpartition(":")[2]
+        if line in lock.kernels and lock.kernels[line].packages == old.kernels[line].packages:
+            lock = with_artefact(lock, f"box:{name}", artefact)
     return lock
 
 

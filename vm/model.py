@@ -84,6 +84,8 @@ class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """The whole lock.
 
     :param source_date_epoch: seconds since 1970 that every timestamp in an artefact is clamped to.
+    :param boxes: what makes a box for Vagrant boot by itself.
+    :param box_artefacts: hash of each box, by ``libvirt:6.1`` or ``virtualbox:6.1``.
     :param digest: SHA-256 over the canonical JSON of everything else; tells an edit by hand.
     """
 
@@ -92,5 +94,7 @@ class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     suites: dict[str, Suite]
     tools: Root
     base: Root
+    boxes: Root
     kernels: dict[str, Kernel]
+    box_artefacts: dict[str, ArtefactHash] = {}
     digest: str = ""

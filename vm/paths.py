@@ -58,6 +58,11 @@ class Layout:
         return self.cache / "artefacts"
 
     @property
+    def boxes(self) -> Path:
+        """Catalogues of boxes for Vagrant, one per kernel line; the Vagrantfile looks here."""
+        return self.cache / "boxes"
+
+    @property
     def warm(self) -> Path:
         """Saved machine states, a folder each, named by the hash of all that shapes them."""
         return self.cache / "warm"

@@ -32,12 +32,23 @@ def lock(read: Callable[[], Lock]) -> tuple[Finding, Lock | None]:
         found = read()
     except LabError as error:
         return Finding(check="lock", result="fail", detail=error.message, fix=error.hint), None
-    packages = sum(map(len, (found.tools.packages, found.base.packages, *(k.packages for k in found.kernels.values()))))
+    packages = sum(
+        map(
+            len,
+            (
+                found.tools.packages,
+                found.base.packages,
+                found.boxes.packages,
+                *(k.packages for k in found.kernels.values()),
+            ),
+        )
+    )
     unknown = [
         name
         for name, artefact in (
             ("tools", found.tools.artefact),
             ("base", found.base.artefact),
+            ("boxes", found.boxes.artefact),
             *((f"kernel:{line}", kernel.artefact) for line, kernel in found.kernels.items()),
         )
         if artefact is None

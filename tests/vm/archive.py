@@ -41,6 +41,7 @@ def configuration(*lines: tuple[str, list[str]]) -> Configuration:
         flavour="cloud-amd64",
         tools=RootConfig(suites=TRIXIE, packages=["kmod"]),
         base=RootConfig(suites=TRIXIE, packages=["tini"], essential=True),
+        boxes=RootConfig(suites=TRIXIE, packages=["tini"]),
         kernel={line: KernelConfig(suites=suites, support="default") for line, suites in lines},
     )
 

@@ -31,6 +31,7 @@ def small_lock() -> Lock:
         suites={},
         tools=Root(suite="trixie", packages=[package(b"qemu", "qemu")]),
         base=Root(suite="trixie", packages=[package(b"sshd", "sshd")]),
+        boxes=Root(suite="trixie", packages=[package(b"grub", "grub")]),
         kernels={"6.1": kernel},
     )
 

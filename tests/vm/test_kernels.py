@@ -34,6 +34,7 @@ LOCK = Lock(
     suites={},
     tools=Root(suite="trixie", packages=[]),
     base=Root(suite="trixie", packages=[]),
+    boxes=Root(suite="trixie", packages=[]),
     kernels={line: locked(line, release) for line, release in RELEASES.items()},
 )
 

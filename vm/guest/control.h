@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The conversation with the host on the second serial port: one line each way.
+ * The conversation with the host on the second serial port, or through a login that runs CONTROL_NAME: one line each
+ * way.
  *
  *     guest:  READY <uname -r>
  *     host:   resume <CLOCK_REALTIME in ns> <64 hexadecimal digits of entropy>
@@ -18,6 +19,7 @@
 #include "sys.h"
 
 #define CONTROL_DEVICE "/dev/ttyS1"
+#define CONTROL_NAME "/run/kmlab/control"
 #define DRAIN_NAME "kmlab-drain"
 #define ENTROPY_BYTES 32
 
@@ -25,7 +27,7 @@ enum { TCGETS = 0x5401, TCSETS = 0x5402, RNDADDENTROPY = 0x40085203, RNDRESEEDCR
 enum { ECHO_OR_CANONICAL_OR_SIGNALS = 010 | 02 | 01, TERMIOS_SIZE = 36 };
 
 static int control_fd;
-static char buffer[65536];
+static char buffer[65536], command_line[4096];
 
 static void power_off(void);
 
@@ -172,24 +174,25 @@ static void answer(const char *line, int old_random) {
     print(control_fd, "\n");
 }
 
-static void answer_host(void) {
+/* Answers what is read from one descriptor on another, until there is no more to read. */
+static void answer_host(int from, int to) {
     static char name[6 * 65], line[256];
     const char *release = name + 2 * 65; /* struct new_utsname: sysname, nodename, release, … of 65 bytes */
     u64 used = 0;
-    control_fd = (int)CALL3(SYS_OPEN, CONTROL_DEVICE, O_RDWR | O_NOCTTY, 0);
-    if (control_fd < 0)
-        CALL1(SYS_EXIT, 1);
-    make_raw(control_fd);
+    control_fd = to;
     CALL1(SYS_UNAME, name);
     print(control_fd, "READY ");
     print(control_fd, release);
     print(control_fd, "\n");
     for (;;) {
-        long n = CALL3(SYS_READ, control_fd, line + used, 1);
+        long n = CALL3(SYS_READ, from, line + used, 1);
         if (n < 0)
             CALL1(SYS_EXIT, 1);
-        if (n == 0)
-            continue;
+        if (n == 0) {
+            if (from == to)
+                continue; /* a serial port that nobody has opened on the other side */
+            CALL1(SYS_EXIT, 0);
+        }
         if (line[used] != '\n') {
             used = used + 1 < sizeof line ? used + 1 : 0;
             continue;
@@ -198,6 +201,14 @@ static void answer_host(void) {
         used = 0;
         answer(line, starts_with(release, "5."));
     }
+}
+
+static void answer_device(void) {
+    int fd = (int)CALL3(SYS_OPEN, CONTROL_DEVICE, O_RDWR | O_NOCTTY, 0);
+    if (fd < 0)
+        CALL1(SYS_EXIT, 1);
+    make_raw(fd);
+    answer_host(fd, fd);
 }
 
 #endif

@@ -7,12 +7,14 @@
  *
  *  1. initramfs: loads the virtio modules in the order of /modules/order, mounts base image (vda) and kernel bundle
  *     (vdb), keeps the injected identity (/identity, from a second initramfs) in a tmpfs, and makes the base image the
- *     root.
+ *     root. In a box for Vagrant the second initramfs has /box instead: modules of its disks, and /box/start, a script
+ *     that gives the machine an address, keys and a name in step 2.
  *  2. base image: kernel file systems, sysctls, network, sshd; tells the host that it is ready.
  *  3. for good: process 1 reaps and keeps sshd running, a child answers the host on the second serial port
  *     (control.h). The saved state of a machine holds that child blocked in read().
  *
- * Options on the kernel's command line: lab.trial (print a marker, power off: does this accelerator run this kernel?).
+ * Options on the kernel's command line: lab.trial (print a marker, power off: does this accelerator run this kernel?),
+ * lab.root=DEVICE and lab.bundle=DEVICE (the disks, where they are not vda and vdb).
  */
 #include "sys.h"
 
@@ -20,10 +22,14 @@
 
 #define IDENTITY "/run/kmlab/identity"
 #define BUNDLE "/run/kmlab/bundle"
+#define BOX "/run/kmlab/box"
 
 enum { MS_RDONLY = 1, MS_NOSUID = 2, MS_NODEV = 4, MS_NOEXEC = 8, MS_NOATIME = 1024, MS_BIND = 4096, MS_MOVE = 8192 };
 enum { AF_INET = 2, SOCK_DGRAM = 2, SIOCSIFFLAGS = 0x8914, SIOCSIFADDR = 0x8916, SIOCSIFNETMASK = 0x891c };
 enum { IFF_UP = 1, IFF_RUNNING = 0x40, WNOHANG = 1, RLIMIT_NOFILE = 7, RLIMIT_MEMLOCK = 8 };
+
+/* Whether this is a box for Vagrant: nobody injects an identity, and nobody listens on the second serial port. */
+static int boxed;
 
 static void power_off(void) {
     CALL0(SYS_SYNC);
@@ -64,10 +70,10 @@ static void console(void) {
         CALL1(SYS_CLOSE, fd);
 }
 
-/* Loads what /modules/order lists, one path a line, and frees the memory of each file. */
-static void load_modules(void) {
+/* Loads what a file lists, one path a line, and frees the memory of each module's file. */
+static void load_modules(const char *order) {
     char *line = buffer;
-    if (read_file("/modules/order", buffer, sizeof buffer) < 0)
+    if (read_file(order, buffer, sizeof buffer) < 0)
         return;
     while (*line) {
         char *end = line;
@@ -109,28 +115,59 @@ static void keep(const char *from, const char *to, int mode) {
         die("cannot write", to, n);
 }
 
-static void enter_base_image(void) {
-    mount_disk("/dev/vda", "/root", MS_NOATIME);
-    mount("tmpfs", "/root/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=64m");
-    CALL2(SYS_MKDIR, "/root/run/kmlab", 0755);
-    CALL2(SYS_MKDIR, "/root" BUNDLE, 0755);
-    mount_disk("/dev/vdb", "/root" BUNDLE, MS_RDONLY | MS_NOATIME);
-    CALL2(SYS_MKDIR, "/root/usr/lib/modules", 0755);
-    CALL2(SYS_MKDIR, "/root/usr/src", 0755);
-    mount("/root" BUNDLE "/usr/lib/modules", "/root/usr/lib/modules", 0, MS_BIND, 0);
-    mount("/root" BUNDLE "/usr/src", "/root/usr/src", 0, MS_BIND, 0);
+static void keep_identity(void) {
     CALL2(SYS_MKDIR, "/root" IDENTITY, 0700);
     keep("/identity/ssh_host_ed25519_key", "/root" IDENTITY "/ssh_host_ed25519_key", 0600);
     keep("/identity/authorized_keys", "/root" IDENTITY "/authorized_keys", 0600);
     keep("/identity/hostname", "/root" IDENTITY "/hostname", 0644);
     CALL1(SYS_UNLINK, "/identity/ssh_host_ed25519_key");
-    keep("/init", "/root/run/kmlab/init", 0755); /* drain_batches starts it */
+}
+
+static void keep_box(void) {
+    CALL2(SYS_MKDIR, "/root" BOX, 0755);
+    keep("/box/start", "/root" BOX "/start", 0755);
+    keep("/box/dhcp", "/root" BOX "/dhcp", 0755);
+    keep("/box/shutdown", "/root" BOX "/shutdown", 0755);
+    keep("/box/sshd_config", "/root" BOX "/sshd_config", 0644);
+    keep("/box/authorized_keys", "/root" BOX "/authorized_keys", 0644);
+    keep("/box/hostname", "/root" BOX "/hostname", 0644);
+}
+
+/* The value of an option such as "lab.root=" on the command line, or what it is without. */
+static const char *option(const char *name, const char *without, char *to, u64 room) {
+    const char *from = find(command_line, name);
+    u64 n = 0;
+    if (!from)
+        return without;
+    for (from += length(name); *from > ' ' && n + 1 < room; from++)
+        to[n++] = *from;
+    to[n] = 0;
+    return to;
+}
+
+static void enter_base_image(void) {
+    static char root[64], bundle[64];
+    mount_disk(option("lab.root=", "/dev/vda", root, sizeof root), "/root", MS_NOATIME);
+    mount("tmpfs", "/root/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=64m");
+    CALL2(SYS_MKDIR, "/root/run/kmlab", 0755);
+    CALL2(SYS_MKDIR, "/root" BUNDLE, 0755);
+    mount_disk(option("lab.bundle=", "/dev/vdb", bundle, sizeof bundle), "/root" BUNDLE, MS_RDONLY | MS_NOATIME);
+    CALL2(SYS_MKDIR, "/root/usr/lib/modules", 0755);
+    CALL2(SYS_MKDIR, "/root/usr/src", 0755);
+    mount("/root" BUNDLE "/usr/lib/modules", "/root/usr/lib/modules", 0, MS_BIND, 0);
+    mount("/root" BUNDLE "/usr/src", "/root/usr/src", 0, MS_BIND, 0);
+    if (boxed)
+        keep_box();
+    else
+        keep_identity();
+    keep("/init", "/root/run/kmlab/init", 0755); /* drain_batches starts it, and whoever logs in as CONTROL_NAME */
+    CALL2(SYS_SYMLINK, "init", "/root" CONTROL_NAME);
     mount("/dev", "/root/dev", 0, MS_MOVE, 0);
     mount("/proc", "/root/proc", 0, MS_MOVE, 0);
     CALL1(SYS_CHDIR, "/root");
     mount(".", "/", 0, MS_MOVE, 0);
     if (CALL1(SYS_CHROOT, ".") < 0)
-        die("cannot change root to", "/dev/vda", -1);
+        die("cannot change root to", "the base image", -1);
     CALL1(SYS_CHDIR, "/");
 }
 
@@ -219,6 +256,23 @@ static void bring_up(const char *name, u8 a, u8 b, u8 c, u8 d) {
     CALL1(SYS_CLOSE, fd);
 }
 
+static char *const environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
+                                    "TERM=linux", "LANG=C.UTF-8", 0};
+
+/* A box gives itself an address, keys and a name; without them nobody could log in. */
+static void start_box(void) {
+    static char *const arguments[] = {"/bin/sh", BOX "/start", 0};
+    int status = -1;
+    long child = CALL0(SYS_FORK);
+    if (child == 0) {
+        CALL3(SYS_EXECVE, arguments[0], arguments, environment);
+        CALL1(SYS_EXIT, 127);
+    }
+    CALL4(SYS_WAIT4, child, &status, 0, 0);
+    if (status)
+        die("failed:", arguments[1], -status);
+}
+
 /* 10.0.2.15/24 is what QEMU's user networking forwards to; DHCP would cost a second. */
 static void set_network(void) {
     long n = read_file(IDENTITY "/hostname", buffer, sizeof buffer);
@@ -230,12 +284,11 @@ static void set_network(void) {
     bring_up("eth0", 10, 0, 2, 15);
 }
 
-static char *const environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
-                                    "TERM=linux", "LANG=C.UTF-8", 0};
-
 static long start_sshd(void) {
-    static char *const arguments[] = {"/usr/sbin/sshd", "-D", "-e", "-f", "/usr/lib/kmlab/sshd_config", 0};
+    static char *arguments[] = {"/usr/sbin/sshd", "-D", "-e", "-f", "/usr/lib/kmlab/sshd_config", 0};
     long child = CALL0(SYS_FORK);
+    if (boxed)
+        arguments[4] = BOX "/sshd_config";
     if (child == 0) {
         CALL0(SYS_SETSID);
         CALL3(SYS_EXECVE, arguments[0], arguments, environment);
@@ -251,12 +304,14 @@ static void initramfs(void) {
     CALL5(SYS_MOUNT, "devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=755");
     console();
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0);
-    read_file("/proc/cmdline", buffer, sizeof buffer);
-    if (find(buffer, "lab.trial")) {
+    read_file("/proc/cmdline", command_line, sizeof command_line);
+    if (find(command_line, "lab.trial")) {
         print(1, "\nKMLAB-TRIAL-OK\n");
         power_off();
     }
-    load_modules();
+    boxed = read_file("/box/start", buffer, sizeof buffer) >= 0;
+    load_modules("/modules/order");
+    load_modules("/box/order");
     enter_base_image();
 }
 
@@ -267,12 +322,12 @@ static void serve(void) {
             die("sshd ended:", "see above", -1);
         sleep_milliseconds(5);
     }
-    control = CALL0(SYS_FORK);
-    if (control == 0)
-        answer_host();
+    control = boxed ? 0 : CALL0(SYS_FORK);
+    if (control == 0 && !boxed)
+        answer_device();
     for (;;) {
         long child = CALL4(SYS_WAIT4, -1, 0, 0, 0);
-        if (child == control)
+        if (child == control && !boxed)
             die("control channel", "ttyS1", -1);
         if (child == sshd) {
             print(2, "kmlab init: sshd ended and is started again\n");
@@ -286,14 +341,21 @@ __attribute__((used)) static void start(long *stack) {
     const char *name = stack[0] > 0 ? (const char *)stack[1] : "";
     if (starts_with(name, DRAIN_NAME))
         CALL1(SYS_EXIT, 0);
+    if (starts_with(name, CONTROL_NAME))
+        answer_host(0, 1);
     initramfs();
     mount_kernel_file_systems();
     link_devices();
     set_limits();
     set_sysctls();
-    set_network();
     CALL2(SYS_MKDIR, "/run/sshd", 0755);
     CALL2(SYS_MKDIR, "/run/lock", 01777);
+    if (boxed) {
+        bring_up("lo", 127, 0, 0, 1);
+        start_box();
+    } else {
+        set_network();
+    }
     serve();
 }
 
