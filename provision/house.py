@@ -229,8 +229,28 @@ class House:
     def vagrant(self) -> VagrantProvider:
         """Return what starts machines through Vagrant."""
         return VagrantProvider(
-            self.layout, lambda kernel: self.images(kernel).parts, self.kernel, self.say, self._resume
+            self.layout, lambda kernel: self.images(kernel).parts, self.kernel, self._box, self.say, self._resume
         )
+
+    def _box(self, kernel: Kernel) -> str:
+        """Let there be a box of ``kernel`` that Vagrant can take, and return its version.
+
+        :raises UsageError: Vagrant has another one of the same name and version, which it would take instead.
+        """
+        from provision import boxes
+        from vm.boxes import catalog
+        from vm.boxes.boxes import Boxes
+
+        builder = Boxes(self.builder())
+        (box,) = builder.obtain([kernel], ["libvirt"])
+        catalog.write(self.layout, builder.of(kernel))
+        installed = boxes.installed_disk(box)
+        if installed and installed != boxes.disk_of(box):
+            raise UsageError(
+                f"Vagrant has another box {box.name} {box.version} than the lock's",
+                f"invoke boxes.add --kernel {kernel.line}",
+            )
+        return box.version
 
     def starter(self) -> Provider:
         """Return what starts new machines: the provider that was asked for, else QEMU's."""

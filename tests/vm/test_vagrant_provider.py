@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from tests.vm.qemu_parts import KERNEL, make_parts
-from tests.vm.vagrant_fake import HOST_KEY, FakeHost
+from tests.vm.vagrant_fake import BOX, HOST_KEY, FakeHost
 from vm.deadline import Deadline
 from vm.errors import HangError, KernelPanicError, MachineError, UsageError, VagrantError
 from vm.machine import MachineRequest
@@ -70,6 +70,7 @@ def bench(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         layout,
         lambda _: parts,
         lambda _: KERNEL,
+        lambda _: BOX,
         said.append,
         lambda machine, _: resumed.append(machine.name),
         host.client,
@@ -109,7 +110,7 @@ def test_the_facts_are_what_qemu_was_started_with(bench: Bench) -> None:
     assert (facts.provider, facts.start, facts.clock, facts.accelerator) == ("vagrant", "cold", "emulated", "tcg")
     assert (facts.machine_type, facts.cpu_model) == ("pc-q35-7.2", "Haswell-noTSX,pcid=off")
     assert (facts.cpus, facts.memory_mib) == (2, 1024), "not what was asked for, but what runs"
-    assert facts.provider_details == "Vagrant 1 of vagrant, libvirt"
+    assert facts.provider_details == f"Vagrant 1 of vagrant, libvirt, box {BOX}"
     assert (facts.base_sha256, facts.bundle_sha256, facts.lock_digest) == ("base", "bundle", "lock")
 
 
@@ -448,6 +449,16 @@ def test_one_that_cannot_be_taken_over_stays_as_it_is(bench: Bench) -> None:
     assert bench.commands() == []
     assert bench.provider.registry.all() == []
     assert len(bench.host.running) == 1
+
+
+def test_one_of_another_box_is_not_taken_for_one_of_the_locks(bench: Bench) -> None:
+    bench.plain_up()
+    (bench.data / "machines" / "lab-6.1" / "libvirt" / "box_meta").write_text('{"version": "20260101.1.1"}')
+
+    with pytest.raises(UsageError, match=r"was made of box 20260101\.1\.1, and the lock's is") as refused:
+        bench.provider.get("lab-6.1")
+
+    assert refused.value.hint.startswith("vagrant destroy lab-6.1")
 
 
 def test_its_owners_wishes_are_left_to_the_vagrantfile(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import time
 import uuid
@@ -14,6 +15,7 @@ from vm.deadline import Deadline
 from vm.errors import VagrantError
 from vm.vagrant import domain
 
+BOX = "20261125.22231.1"
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI"
 
 
@@ -89,6 +91,8 @@ class FakeVagrant:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(str(uuid.uuid4()))
+            meta = {"name": "kmlab/6.1", "version": BOX, "provider": "libvirt"}
+            path.with_name("box_meta").write_text(json.dumps(meta))
             self.host.made += 1
         self.host.boot(path.read_text())
         if "LAB_CONSOLE" in self.variables:

@@ -110,6 +110,21 @@ def machine_id(data: Path, machine: str) -> str:
     return text if _UUID.fullmatch(text) else ""
 
 
+def box_version(data: Path, machine: str) -> str:
+    """Return the version of the box that Vagrant made ``machine`` of; empty where it does not say."""
+    try:
+        said = msgspec.json.decode((data / "machines" / machine / "libvirt" / "box_meta").read_bytes(), type=_BoxMeta)
+    except (OSError, msgspec.MsgspecError):
+        return ""
+    return said.version
+
+
+class _BoxMeta(msgspec.Struct):
+    """What Vagrant writes down of a machine's box."""
+
+    version: str
+
+
 def created(data: Path) -> list[str]:
     """Return the machines of the Vagrantfile that Vagrant has made with libvirt in ``data``, running or not."""
     names = (path.name for path in data.glob("machines/lab-*"))

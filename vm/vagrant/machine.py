@@ -29,6 +29,9 @@ PAUSE_SECONDS = 5.0
 BY_SNAPSHOT = "its snapshot was restored"
 BY_DESTROYING = "it was destroyed and brought up again"
 
+RUNNING = ("running", "inaccessible")
+"""Vagrant's words for a machine that runs; the second one has no address, or none yet."""
+
 STATES = {
     "not_created": "was destroyed",
     "shutoff": "was halted, or turned itself off",
@@ -115,7 +118,7 @@ class VagrantMachine:
         qemu = self._registration.qemu
         if qemu is not None:
             return qemu.identity.alive or self.locate()
-        return self.locate() or self.state(PAUSE_SECONDS) == "running"
+        return self.locate() or self.state(PAUSE_SECONDS) in RUNNING
 
     def check(self) -> None:
         """Raise if the kernel panicked or the machine does not run.

@@ -12,18 +12,19 @@ from typing import Protocol
 
 import msgspec
 
+from vm.boxes.grub import command_line
+from vm.boxes.plans import FORMS
 from vm.deadline import Deadline
 from vm.errors import LabError, MachineError, UsageError, VagrantError
-from vm.machine import MachineFacts, MachineRequest
+from vm.machine import Accelerator, MachineFacts, MachineRequest
 from vm.model import Kernel
 from vm.paths import Layout
 from vm.qemu import accel
-from vm.qemu.command import kernel_command_line
 from vm.qemu.parts import Parts
 from vm.registry import Registration, Registry
 from vm.vagrant import domain, hostkey, remains
 from vm.vagrant.domain import Placed, created, kernel_line, machine_id, machine_name, person_data
-from vm.vagrant.machine import ASK_SECONDS, BY_DESTROYING, BY_SNAPSHOT, CONSOLE, STATES, VagrantMachine
+from vm.vagrant.machine import ASK_SECONDS, BY_DESTROYING, BY_SNAPSHOT, CONSOLE, RUNNING, STATES, VagrantMachine
 from vm.vagrant.versions import qemu_version, vagrant_version
 
 SNAPSHOT = "kmlab-first-start"
@@ -96,6 +97,7 @@ class VagrantProvider:
 
     :param parts: gives the artefacts of a kernel, which the boxes are made of.
     :param kernel: gives the locked kernel of a line.
+    :param box: sees to it that there is a box of a kernel for Vagrant to take, and returns its version.
     :param resume: sets clock and random state of a machine whose snapshot was restored, through SSH.
     :param make: makes the adapter for a data folder, a log and variables of the Vagrantfile.
     """
@@ -105,6 +107,7 @@ class VagrantProvider:
         layout: Layout,
         parts: Callable[[Kernel], Parts],
         kernel: Callable[[str], Kernel],
+        box: Callable[[Kernel], str],
         say: Say = _say_nothing,
         resume: Callable[[VagrantMachine, Deadline], None] = lambda _, __: None,
         make: MakeClient = _real_client,
@@ -113,6 +116,7 @@ class VagrantProvider:
         self.registry = Registry(layout, make)
         self._parts = parts
         self._kernel = kernel
+        self._box = box
         self._say = say
         self._resume = resume
         self._make = make
@@ -136,6 +140,7 @@ class VagrantProvider:
             if machine in created(person_data()):
                 return self._take_over(machine, deadline)
         parts = self._parts(request.kernel)
+        self._box(request.kernel)
         accelerator = accel.choose(request.accel, self.layout, parts, deadline)
         return self._start_new(request, machine, self._facts(request, parts, accelerator), deadline)
 
@@ -209,6 +214,9 @@ class VagrantProvider:
         """Correct the facts by the command line of the machine's QEMU: that is what was really started."""
         found = domain.find(machine.placed.uuid)
         seen = domain.seen(found.words) if found is not None else None
+        box = domain.box_version(Path(machine.placed.data), machine.placed.machine)
+        details = f"Vagrant {vagrant_version(self.layout)}, libvirt, box {box or 'of unknown version'}"
+        machine.update(facts=msgspec.structs.replace(machine.facts(), provider_details=details))
         if seen is None:
             return
         facts = msgspec.structs.replace(
@@ -220,22 +228,22 @@ class VagrantProvider:
             cpus=seen.cpus,
             memory_mib=seen.memory_mib,
             clock="kvm" if seen.accelerator == "kvm" else "emulated",
+            cmdline=_command_line(seen.accelerator),
         )
         machine.update(facts=facts)
 
-    def _facts(self, request: MachineRequest, parts: Parts, accelerator: str) -> MachineFacts:
+    def _facts(self, request: MachineRequest, parts: Parts, accelerator: Accelerator) -> MachineFacts:
         return MachineFacts(
             provider="vagrant",
-            provider_details=f"Vagrant {vagrant_version(self.layout)}, libvirt",
             kernel=request.kernel,
             qemu_version=qemu_version(self.layout),
-            accelerator="kvm" if accelerator == "kvm" else "tcg",
+            accelerator=accelerator,
             cpu_model="host-passthrough" if accelerator == "kvm" else "Haswell-noTSX",
             machine_type="q35",
             cpus=request.cpus,
             memory_mib=request.memory_mib,
             clock="kvm" if accelerator == "kvm" else "emulated",
-            cmdline=kernel_command_line("kvm" if accelerator == "kvm" else "tcg"),
+            cmdline=_command_line(accelerator),
             start="cold",
             lock_digest=parts.lock_digest,
             tools_sha256=parts.tools.sha256,
@@ -294,6 +302,12 @@ class VagrantProvider:
                 raise UsageError(f"a machine named {name} is there already", f"invoke vm.down --name {name} ends it")
             return self.get(name)
         kernel = self._kernel(kernel_line(name))
+        box, found = self._box(kernel), domain.box_version(person_data(), name)
+        if found != box:
+            raise UsageError(
+                f"machine {name} was made of box {found or 'of no known version'}, and the lock's is {box}",
+                f"vagrant destroy {name}, then invoke vm.up --provider vagrant --kernel {kernel.line}",
+            )
         parts = self._parts(kernel)
         registration = self.registry.create(name, "person", "vagrant")
         machine = VagrantMachine(self, registration)
@@ -313,7 +327,7 @@ class VagrantProvider:
         :raises UsageError: it was destroyed. :raises VagrantError: Vagrant does not say what it does.
         """
         name, state = machine.name, machine.state()
-        if state == "running":
+        if state in RUNNING:
             known = machine.placed.uuid
             self._join(machine, deadline)
             if known and machine.placed.uuid != known:
@@ -403,6 +417,10 @@ def variables(registration: Registration, folder: Path) -> dict[str, str]:
             "LAB_ACCEL": registration.facts.accelerator,
         }
     return found
+
+
+def _command_line(accelerator: Accelerator) -> str:
+    return command_line(accelerator, FORMS["libvirt"].device)
 
 
 def _refuse_unfit(request: MachineRequest, machine: str) -> None:
