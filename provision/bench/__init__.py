@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from provision import cli, hostfacts, payload
-from provision.bench import builds, labs, lives, machines, matrices, probes
+from provision.bench import builds, labs, lives, machines, matrices, probes, vagrants
 from provision.bench.figures import Figure, Result, Unmeasured, ratio, rows
 from provision.bench.labs import Render
 from provision.bench.matrices import Synthetic
@@ -18,10 +18,10 @@ from vm.qemu import accel
 
 __all__ = ["PARTS", "Result", "measure", "show"]
 
-PARTS = ("warm", "cold", "size", "probes", "lives", "lab", "matrix", "compare", "images", "losses", "soak")
+PARTS = ("warm", "cold", "size", "probes", "lives", "lab", "matrix", "compare", "images", "losses", "soak", "vagrant")
 """What ``--only`` knows."""
 
-ASKED = frozenset({"images", "losses", "soak"})
+ASKED = frozenset({"images", "losses", "soak", "vagrant"})
 """Parts that are measured only when asked for: the first downloads everything again, the others take many minutes."""
 
 LAB_ROUNDS = 3
@@ -56,6 +56,7 @@ def measure(
         "compare": lambda: matrices.comparing(rounds, synthetic, house.say),
         "losses": lambda: labs.losses(found.line, house.say),
         "soak": lambda: labs.soak(found.line, house.say),
+        "vagrant": lambda: vagrants.measure(found.line, min(rounds, LAB_ROUNDS), house.say),
     }
     for name in parts.keys() & wanted:
         try:

@@ -63,7 +63,7 @@ def whole_lab(line: str, rounds: int, render: Render, say: Callable[[str], None]
     beyond, beyond_work, lost, rendering = [], [], [], []
     with tempfile.TemporaryDirectory(prefix="kmlab-bench-") as scratch:
         for number in range(rounds):
-            seconds, folder = _run(line, Path(scratch))
+            seconds, folder = run(line, Path(scratch))
             found = msgspec.json.decode((folder / "run.json").read_bytes(), type=_Record)
             failed = [phase.name for phase in found.phases if phase.error]
             if failed:
@@ -101,7 +101,7 @@ def losses(line: str, say: Callable[[str], None]) -> list[Figure | Unmeasured]:
     made: list[Figure | Unmeasured] = []
     with tempfile.TemporaryDirectory(prefix="kmlab-bench-") as scratch:
         for name in spec.names():
-            _, folder = _run(line, Path(scratch), name)
+            _, folder = run(line, Path(scratch), name)
             found = msgspec.json.decode((folder / "run.json").read_bytes(), type=_Record)
             lost = float(sum(loss.count for loss in found.losses))
             say(f"{name}: {lost:.0f} lost")
@@ -116,7 +116,7 @@ def soak(line: str, say: Callable[[str], None]) -> list[Figure | Unmeasured]:
     :raises LabFailedError: it failed.
     """
     with tempfile.TemporaryDirectory(prefix="kmlab-bench-") as scratch:
-        _, folder = _run(line, Path(scratch), "lifecycle", "--duration", SOAK, seconds=SOAK_SECONDS)
+        _, folder = run(line, Path(scratch), "lifecycle", "--duration", SOAK, seconds=SOAK_SECONDS)
         record = msgspec.json.decode((folder / "run.json").read_bytes(), type=_Record)
     figures = {metric.name: metric for metric in record.metrics}
     made: list[Figure | Unmeasured] = []
@@ -131,7 +131,23 @@ def soak(line: str, say: Callable[[str], None]) -> list[Figure | Unmeasured]:
     return made
 
 
-def _run(line: str, runs: Path, name: str = "mutex", *more: str, seconds: int = LAB_SECONDS) -> tuple[float, Path]:
+def phases_of(record: Path) -> float:
+    """Return the seconds that the phases of a record took, as the host saw them.
+
+    :raises LabFailedError: one failed.
+    """
+    found = msgspec.json.decode((record / "run.json").read_bytes(), type=_Record)
+    failed = [phase.name for phase in found.phases if phase.error]
+    if failed:
+        raise LabFailedError(f"phases failed: {', '.join(failed)}")
+    return sum(phase.wall_seconds for phase in found.phases)
+
+
+def run(line: str, runs: Path, name: str = "mutex", *more: str, seconds: int = LAB_SECONDS) -> tuple[float, Path]:
+    """Run ``invoke lab`` as a person does; return seconds, and the record.
+
+    :raises LabFailedError: it failed, or was not over in time.
+    """
     invoke = str(Path(sys.executable).parent / "invoke")
     command = [invoke, "lab", name, "--kernel", line, "--json", "--runs", str(runs), *more]
     began = time.monotonic()

@@ -88,7 +88,7 @@ def virtme_ng(vmlinuz: str, *, emulated: bool) -> Contender | Unmeasured:
         reason = "no kernel with 9p is in /boot, which vng mounts its root with; give --vng-kernel"
         return Unmeasured(name="virtme-ng", reason=reason)
     words = [program, *(["--disable-kvm"] if emulated else []), "--run", kernel, "--", "uname", "-r"]
-    return Contender("virtme-ng", f"vng --run {Path(kernel).name} -- uname -r", lambda: _timed(words))
+    return Contender("virtme-ng", f"vng --run {Path(kernel).name} -- uname -r", lambda: timed(words))
 
 
 def vagrant(line: str) -> list[Contender] | Unmeasured:
@@ -98,13 +98,14 @@ def vagrant(line: str) -> list[Contender] | Unmeasured:
         return Unmeasured(name="vagrant", reason="Vagrant is not installed")
     if not (REPOSITORY / "Vagrantfile").is_file():
         return Unmeasured(name="vagrant", reason="this checkout has no Vagrantfile")
+    machine = f"lab-{line}"
 
     def up() -> float:
         try:
-            seconds = _timed([program, "up", line])
-            return seconds + _timed([program, "ssh", line, "-c", "uname -r"])
+            seconds = timed([program, "up", machine])
+            return seconds + timed([program, "ssh", machine, "-c", "uname -r"])
         finally:
-            _timed([program, "destroy", "-f", line])
+            timed([program, "destroy", "-f", machine])
 
     return [Contender("vagrant", "vagrant up, then the result of vagrant ssh -c 'uname -r'", up)]
 
@@ -120,8 +121,8 @@ def _host_kernel() -> str:
     return ""
 
 
-def _timed(words: list[str]) -> float:
-    """Run a command, return seconds.
+def timed(words: list[str]) -> float:
+    """Run a command in this checkout, return seconds.
 
     :raises MachineError: it failed or took too long.
     """
