@@ -13,13 +13,21 @@ readonly SUBID_COUNT=65536
 #   python3, python3-venv   the lab itself
 readonly PACKAGES=(mmdebstrap uidmap passwd gpgv debian-archive-keyring ca-certificates python3 python3-venv)
 
+# Only with --with-vagrant; none of these pulls in what it merely recommends.
+#   vagrant, vagrant-libvirt     bring bsdtar, curl, rsync and an SSH client
+#   libvirt-daemon-system, …     the daemon, with iptables, and the definition of its default network
+#   qemu-system-x86, qemu-utils  Vagrant runs the host's own QEMU, not the locked one
+#   dnsmasq-base                 DHCP of libvirt's network, which libvirt only recommends
+readonly VAGRANT_PACKAGES=(vagrant vagrant-libvirt libvirt-daemon-system libvirt-daemon-config-network libvirt-clients
+  qemu-system-x86 qemu-utils dnsmasq-base)
+
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 readonly here venv="$here/.venv"
 readonly stamp="$venv/.kmlab-stamp"
 
 usage() {
   cat <<'TEXT'
-usage: ./setup.sh [--help]
+usage: ./setup.sh [--with-vagrant] [--help]
 
 Prepares this host (Debian 12, Debian 13, Ubuntu 24.04; as root or with sudo) and makes .venv beside this file:
 
@@ -27,6 +35,14 @@ Prepares this host (Debian 12, Debian 13, Ubuntu 24.04; as root or with sudo) an
      python3 python3-venv
   2. a range of 65536 subordinate user and group ids for root and for you, where there is none
   3. .venv from requirements.txt (every file pinned by hash), which brings the Go toolchain and all test tools, too
+
+With --with-vagrant, for those who want Vagrant as a second way to machines (nobody needs it):
+
+  4. host packages that are missing: vagrant vagrant-libvirt libvirt-daemon-system libvirt-daemon-config-network
+     libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base
+  5. you, where you are not root, in the group libvirt
+  6. libvirtd and its default network started, where systemd runs; where it does not, nothing is started and you are
+     told how to
 
 QEMU, clang and the images are not installed: the lab builds them below ~/.cache/kmlab when they are first needed.
 Exit codes: 0 done, 10 wrong argument, 12 the host cannot be prepared (the message says why).
@@ -80,9 +96,9 @@ as_lab_user() {
   fi
 }
 
-missing_packages() {
+missing_packages() { # PACKAGE...
   local package
-  for package in "${PACKAGES[@]}"; do
+  for package in "$@"; do
     # One call for all would be faster still, but fails as a whole where one is unknown.
     [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || printf '%s\n' "$package"
   done
@@ -126,7 +142,7 @@ install_packages() {
       "see apt-get's words above; on Ubuntu, mmdebstrap needs the universe component"
 }
 
-check_packages() {
+check_packages() { # PACKAGE...
   local -a missing
   if ! command -v dpkg-query >/dev/null; then
     local tool
@@ -137,7 +153,7 @@ check_packages() {
       die "this host has no dpkg, and lacks ${missing[*]}" "install them with the host's own package manager"
     return
   fi
-  mapfile -t missing < <(missing_packages)
+  mapfile -t missing < <(missing_packages "$@")
   [[ ${#missing[@]} -eq 0 ]] || install_packages "${missing[@]}"
 }
 
@@ -215,21 +231,71 @@ check_venv() {
   printf '%s\n' "$wanted" | as_lab_user tee -- "$stamp" >/dev/null
 }
 
-main() {
-  case ${1:-} in
-  '') ;;
-  --help | -h)
-    usage
+# Who may use libvirt's socket; root may anyway.
+check_libvirt_group() {
+  local user
+  user=$(lab_user)
+  [[ $user == root || " $(id -nG "$user") " == *" libvirt "* ]] && return
+  say "adding $user to the group libvirt; it holds from the next login on"
+  as_root usermod -aG libvirt "$user" || die "$user cannot be added to the group libvirt" "usermod -aG libvirt $user"
+}
+
+# virsh to the system's libvirtd, never to one of this user's own; as root where the group does not hold yet.
+virsh_system() {
+  virsh -q -c qemu:///system "$@" 2>/dev/null ||
+    { [[ $EUID -ne 0 ]] && command -v sudo >/dev/null && sudo -- virsh -q -c qemu:///system "$@"; }
+}
+
+check_libvirt_runs() {
+  if virsh_system version >/dev/null 2>&1; then
+    if ! virsh_system net-list --name 2>/dev/null | grep -qx default; then
+      say "starting libvirt's network default"
+      virsh_system net-start default >/dev/null ||
+        die "libvirt's network default does not start" "virsh -c qemu:///system net-start default"
+    fi
     return
-    ;;
-  *)
-    printf 'error: setup.sh knows no argument %q\nhint: ./setup.sh --help\n' "$1" >&2
-    exit "$EXIT_USAGE"
-    ;;
-  esac
+  fi
+  if [[ -d /run/systemd/system ]]; then
+    say "starting libvirtd and its default network, now and at each start of this host"
+    as_root systemctl enable --now libvirtd >&2 || die "libvirtd does not start" "journalctl -u libvirtd"
+    virsh_system net-autostart default >/dev/null || die "libvirt has no network default" \
+      "virsh -c qemu:///system net-define /usr/share/libvirt/networks/default.xml"
+    virsh_system net-list --name | grep -qx default || virsh_system net-start default >/dev/null ||
+      die "libvirt's network default does not start" "virsh -c qemu:///system net-start default"
+    return
+  fi
+  say "libvirtd does not run, and this host has no systemd to start it. As root, before Vagrant is used:"
+  say "  virtlogd -d && libvirtd -d && virsh -c qemu:///system net-start default"
+  say "where /dev/kvm is there but useless ('invoke doctor' tells), rather: python -m tests.vagrant_host up"
+}
+
+with_vagrant() {
+  command -v dpkg-query >/dev/null ||
+    die "this host has no dpkg" "install vagrant, vagrant-libvirt, libvirt and QEMU with the host's own package manager"
+  check_packages "${VAGRANT_PACKAGES[@]}"
+  check_libvirt_group
+  check_libvirt_runs
+}
+
+main() {
+  local vagrant=no argument
+  for argument in "$@"; do
+    case $argument in
+    --with-vagrant) vagrant=yes ;;
+    --help | -h)
+      usage
+      return
+      ;;
+    *)
+      printf 'error: setup.sh knows no argument %q\nhint: ./setup.sh --help\n' "$argument" >&2
+      exit "$EXIT_USAGE"
+      ;;
+    esac
+  done
   check_platform
-  check_packages
+  check_packages "${PACKAGES[@]}"
   check_ranges
+  [[ $vagrant == no ]] || with_vagrant
   check_venv
   say "ready; now: .venv/bin/invoke lab mutex --kernel 6.1"
 }

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from provision.checks import basics, store
+from provision.checks import basics, store, vagrant
 from provision.checks.host import Finding, Host, ThisHost
 from provision.frame import use_colour
 from vm import bundle, images, tools
@@ -21,6 +21,7 @@ from vm.model import Kernel, Lock
 from vm.paths import REPOSITORY, Layout
 from vm.progress import Silent
 from vm.qemu import accel
+from vm.qemu.accel import KvmReport
 from vm.qemu.parts import qemu_version
 from vm.tools import ToolsRoot
 
@@ -42,7 +43,7 @@ def examine(*, deep: bool = False, host: Host | None = None, layout: Layout | No
     layout = layout or Layout.from_environment()
     lock_finding, lock = store.lock(locks.read)
     rows = images.listing(lock, layout) if lock is not None else []
-    root = tools_root(lock, layout)
+    root = _tools_root(lock, layout)
     built = store.is_built(rows)
     checked = images.check_all(lock, layout) if deep and lock is not None else None
     return [
@@ -66,7 +67,7 @@ def examine(*, deep: bool = False, host: Host | None = None, layout: Layout | No
         store.go(host, Path(sys.executable).parent / "go"),
         store.btf(_built_kernels(lock, layout)),
         store.machines(layout),
-        store.vagrant(host),
+        *vagrant.findings(host, known_kvm(lock, layout)),
     ]
 
 
@@ -85,7 +86,7 @@ def show(findings: Sequence[Finding]) -> None:
     print("the main job can run" if not failed else f"the main job cannot run: {failed} to mend")
 
 
-def tools_root(lock: Lock | None, layout: Layout) -> ToolsRoot | None:
+def _tools_root(lock: Lock | None, layout: Layout) -> ToolsRoot | None:
     """Return the tools root if it is built; nothing is built here."""
     if lock is None:
         return None
@@ -104,6 +105,15 @@ def _built_kernels(lock: Lock | None, layout: Layout) -> list[tuple[Kernel, str]
         if artefact is not None:
             found.append((kernel, (artefact.path / bundle.CONFIG).read_text("utf-8", "replace")))
     return found
+
+
+def known_kvm(lock: Lock | None, layout: Layout) -> KvmReport:
+    """Return what is known of KVM on this host without a trial."""
+    try:
+        root = _tools_root(lock, layout)
+        return accel.glance() if root is None else accel.remembered(layout, qemu_version(layout, root))
+    except LabError:
+        return accel.glance()
 
 
 def _kvm(lock: Lock | None, layout: Layout, root: ToolsRoot | None, *, built: bool, deep: bool) -> Finding:

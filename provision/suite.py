@@ -18,11 +18,12 @@ LIMIT_SECONDS = 60 * 60
 def markers(unit: bool, machines: bool) -> list[str]:
     """Return pytest's selection: neither or both means everything.
 
-    :param unit: only what needs no machine and builds no artefact. :param machines: only what boots a machine.
+    :param unit: only what needs no machine and builds no artefact.
+    :param machines: only what boots a machine, Vagrant's too.
     """
     if unit == machines:
         return []
-    return ["-m", "not vm and not build"] if unit else ["-m", "vm"]
+    return ["-m", "not vm and not vagrant and not build"] if unit else ["-m", "vm or vagrant"]
 
 
 def run(arguments: Sequence[str], limit: float = LIMIT_SECONDS) -> int:

@@ -7,12 +7,14 @@ README asks for is written down here, with why.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.vagrant_host import VagrantHost, hosting
 from vm.paths import Layout
 
 MAY_SKIP: dict[str, str] = {
@@ -63,3 +65,12 @@ def pytest_make_collect_report(
 def layout(tmp_path: Path) -> Layout:
     """Paths below a folder of this test's own."""
     return Layout(cache=tmp_path / "cache", state=tmp_path / "state", runs=tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def vagrant_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VagrantHost]:
+    """A host on which Vagrant can start machines; nothing of what was made there is left after the last test."""
+    if shutil.which("vagrant") is None or shutil.which("virsh") is None:
+        pytest.skip("no Vagrant here: ./setup.sh --with-vagrant installs it")
+    with hosting(tmp_path_factory.mktemp("vagrant")) as host:
+        yield host

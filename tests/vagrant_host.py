@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,7 +32,6 @@ from vm.deadline import Deadline
 from vm.errors import LabError, SetupError
 from vm.paths import REPOSITORY, Layout
 from vm.qemu import accel
-from vm.qemu.parts import qemu_version
 from vm.registry import Process
 
 URI = "qemu:///system"
@@ -39,7 +39,6 @@ STATE = Path("/var/lib/kmlab-vagrant-host")
 """All that a libvirtd of ours writes, and ``host.json``, which says what runs and whose it is."""
 
 NETWORK = "default"
-BRIDGE = Path("/sys/class/net/virbr0")
 START_SECONDS = 30.0
 
 # $1: STATE; $2: whether /dev/kvm is to be hidden. It must not be writable, or libvirtd takes it for KVM; root may write
@@ -129,7 +128,7 @@ def inventory() -> Inventory:
         networks=names("net-list", "--all", "--name"),
         pools=pools,
         processes=frozenset(_processes()),
-        bridges=frozenset(path.name for path in BRIDGE.parent.iterdir() if path.name.startswith(("virbr", "vnet"))),
+        bridges=frozenset(name for _, name in socket.if_nameindex() if name.startswith(("virbr", "vnet"))),
     )
 
 
@@ -232,12 +231,12 @@ def hosting(folder: Path) -> Iterator[VagrantHost]:
 
 def kvm_works() -> bool:
     """Whether KVM is of use: by what the lab remembers of a trial, else whether this host is no machine itself."""
-    layout = Layout.from_environment()
-    with contextlib.suppress(LabError):
-        root = doctor.tools_root(locks.read(), layout)
-        report = accel.glance() if root is None else accel.remembered(layout, qemu_version(layout, root))
-        if report.state is not accel.Kvm.UNTRIED:
-            return report.state is accel.Kvm.WORKS
+    try:
+        report = doctor.known_kvm(locks.read(), Layout.from_environment())
+    except LabError:
+        report = accel.glance()
+    if report.state is not accel.Kvm.UNTRIED:
+        return report.state is accel.Kvm.WORKS
     return " hypervisor " not in Path("/proc/cpuinfo").read_text().partition("\n\n")[0].replace("\n", " ")
 
 

@@ -205,17 +205,6 @@ def btf(kernels: Sequence[tuple[Kernel, str]]) -> Finding:
     return Finding(check="BTF", result="ok", detail=f"in all {len(kernels)} kernels that are built")
 
 
-def vagrant(host: Host) -> Finding:
-    """The second provider, which is optional."""
-    if host.which("vagrant") is None:
-        return Finding(check="Vagrant", result="ok", detail="not installed, and not needed")
-    answer = host.run(["vagrant", "--version"], 30)
-    if answer.status != 0:
-        fix = "vagrant --version"
-        return Finding(check="Vagrant", result="warn", detail="installed, but it does not run; not needed", fix=fix)
-    return Finding(check="Vagrant", result="ok", detail=f"{answer.text} (optional)")
-
-
 def machines(layout: Layout) -> Finding:
     """What runs, and what died by itself."""
     from vm.registry import Registry

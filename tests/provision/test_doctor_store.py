@@ -231,15 +231,6 @@ def test_kernels_without_types_of_their_own_are_named() -> None:
     assert store.btf([]).result == "warn"
 
 
-def test_vagrant_is_optional() -> None:
-    there = Answering({"vagrant --version": Answer(0, "Vagrant 2.3.4")}, ["vagrant"])
-    broken = Answering({"vagrant --version": Answer(1, "gem missing")}, ["vagrant"])
-
-    assert store.vagrant(Answering({})).result == "ok"
-    assert store.vagrant(there).detail == "Vagrant 2.3.4 (optional)"
-    assert store.vagrant(broken).result == "warn"
-
-
 def test_a_host_is_sound_unless_something_failed() -> None:
     ok = Finding(check="a", result="ok", detail="")
     warn = Finding(check="b", result="warn", detail="")

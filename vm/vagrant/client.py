@@ -45,6 +45,8 @@ FIXED = MappingProxyType(
     }
 )
 
+MACHINE_READABLE = "--machine-readable"
+
 _NO_SNAPSHOTS = ("No snapshots have been taken yet!", "VM not created. Moving on...")
 _SKIPPED = "cannot save snapshots. Skipping..."
 _PATIENCE = 5.0
@@ -217,7 +219,6 @@ class Vagrant:
 
     def run(self, arguments: Sequence[str], deadline: Deadline) -> str:
         """Run Vagrant with ``arguments`` and return its standard output. Raises what all calls raise."""
-        # With --no-tty no bar of progress is drawn, and nothing is ever asked.
         program = shutil.which("vagrant")
         if program is None:
             raise trouble.not_installed()
@@ -225,7 +226,9 @@ class Vagrant:
         deadline.check(what, f"What was run before: {self.log}")
         began = time.monotonic()
         self._write(f"{what}: begins, {deadline.remaining:.0f} s are left")
-        child = self._start([program, "--no-tty", *arguments])
+        # With --no-tty no bar of progress is drawn and nothing is asked; it would undo --machine-readable.
+        quiet = [] if MACHINE_READABLE in arguments else ["--no-tty"]
+        child = self._start([program, *quiet, *arguments])
         try:
             said, words = child.communicate(timeout=deadline.remaining)
         except BaseException as error:

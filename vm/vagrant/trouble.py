@@ -38,7 +38,7 @@ class Trouble:
 
 KNOWN: tuple[Trouble, ...] = (
     Trouble(
-        r"No space left on device|Disk quota exceeded|cannot allocate \d+ bytes in file",
+        r"No space left on device|Disk quota exceeded|Failure writing output to destination",
         DiskFullError,
         "Vagrant found no space left on the disk",
         "Free some: 'vagrant box prune', 'virsh -c qemu:///system vol-list default', invoke images.clean.",
@@ -74,11 +74,10 @@ KNOWN: tuple[Trouble, ...] = (
         r"Network (\S+) is not available|Error while activating network",
         SetupError,
         "libvirt's network does not run",
-        START_NETWORK,
+        f"{START_NETWORK}; where it is refused, another network of this host has its addresses",
     ),
     Trouble(
-        r"The box '([^']*)' could not be found|The box you're attempting to add doesn't support the provider|"
-        r"The box you requested to be removed could not be found. No boxes named '([^']*)'",
+        r"The box '([^']*)' could not be found",
         SetupError,
         "the box {1} is not added",
         "invoke boxes.build, then invoke boxes.add",
@@ -89,6 +88,43 @@ KNOWN: tuple[Trouble, ...] = (
         SetupError,
         "KVM was refused",
         NO_KVM,
+    ),
+    Trouble(
+        r"The box you're attempting to add already exists",
+        VagrantError,
+        "that version of the box is added already",
+        "invoke boxes.add replaces it.",
+    ),
+    Trouble(
+        r"is not yet ready for SSH",
+        VagrantError,
+        "the machine is not created, does not run, or has no address",
+        "vagrant status",
+    ),
+    Trouble(
+        r"The snapshot name `([^`]*)` was not found",
+        VagrantError,
+        "there is no snapshot {1}",
+        "vagrant snapshot list",
+    ),
+    Trouble(
+        # Vagrant falls over its own feet here, with a traceback of Ruby's.
+        r"restore\.rb.*undefined method `include\?' for nil",
+        VagrantError,
+        "the machine is not created, so there are no snapshots of it",
+        "vagrant status",
+    ),
+    Trouble(
+        r"You must include the `--force` option to replace an existing snapshot",
+        VagrantError,
+        "a snapshot of that name is there already",
+        "Take another name, or: vagrant snapshot delete.",
+    ),
+    Trouble(
+        r"Run `vagrant init` to create a new Vagrant environment",
+        VagrantError,
+        "there is no Vagrantfile where it was looked for",
+        "git checkout Vagrantfile",
     ),
 )
 """In the order in which they are looked for: the first one that fits is told."""
