@@ -86,6 +86,7 @@ def connect(target: SshTarget, deadline: Deadline, alive: Callable[[], None] = l
         deadline.check("connecting over SSH", "the console log of the machine may say why; --cold starts it anew")
         transport = _transport(target, deadline)
         if transport is not None and _logged_in(transport, target, key):
+            transport.set_keepalive(target.keepalive)
             return Shell(transport, target)
         time.sleep(0.02)
 

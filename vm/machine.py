@@ -78,6 +78,7 @@ class SshTarget:
 
     :param private_key: path of the key to log in with, OpenSSH form, mode 0600.
     :param host_key: ``ssh-ed25519 AAAA…``, the only key that the machine may show.
+    :param keepalive: seconds between packets that show whether the machine still knows the connection; 0: none.
     """
 
     host: str
@@ -85,6 +86,7 @@ class SshTarget:
     user: str
     private_key: Path
     host_key: str
+    keepalive: int = 0
 
 
 class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,8 +21,9 @@ from vm.registry import Process, Registry
 
 
 @pytest.fixture
-def house(layout: Layout) -> House:
-    """A lab whose folders are this test's own and whose words nobody hears."""
+def house(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+    """A lab whose folders are this test's own, Vagrant's too, and whose words nobody hears."""
+    monkeypatch.setenv("VAGRANT_DOTFILE_PATH", str(tmp_path / "dot-vagrant"))
     return House(layout, say=lambda _: None)
 
 

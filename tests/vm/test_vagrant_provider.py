@@ -242,6 +242,25 @@ def test_a_panic_is_told_with_the_kernels_words(bench: Bench) -> None:
         machine.check()
 
 
+def test_a_machine_that_starts_again_by_itself_is_told_while_it_is_in_use(bench: Bench) -> None:
+    machine = bench.start()
+    machine.check()
+    with machine.console_path.open("a") as log:
+        log.write(f"KMLAB-HOST-KEY {HOST_KEY}1\n")
+
+    with pytest.raises(VagrantError, match="was restarted while it was in use"):
+        machine.check()
+    machine.check()  # whoever uses it next begins with a machine that is up
+
+
+def test_a_panic_of_before_is_over_where_the_machine_came_up_again(bench: Bench) -> None:
+    machine = bench.person()
+    with machine.console_path.open("a") as log:
+        log.write(f"Kernel panic - not syncing: sysrq triggered crash\nKMLAB-HOST-KEY {HOST_KEY}1\n")
+
+    bench.provider.get("lab-6.1").check()
+
+
 def test_a_machine_that_was_halted_or_destroyed_meanwhile_is_told_so(bench: Bench) -> None:
     halted, destroyed = bench.start(), bench.start()
     bench.host.halt(halted.placed.uuid)

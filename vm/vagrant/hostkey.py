@@ -15,6 +15,8 @@ from pathlib import Path
 from vm.deadline import Deadline
 from vm.errors import MachineError, SetupError
 
+MARK = "KMLAB-HOST-KEY "
+"""How the line begins that the guest's init prints at each boot."""
 _ON_CONSOLE = re.compile(r"KMLAB-HOST-KEY (ssh-ed25519 [A-Za-z0-9+/=]+)\s*$", re.MULTILINE)
 _SCANNED = re.compile(r"^\S+ (ssh-ed25519 [A-Za-z0-9+/=]+)\s*$", re.MULTILINE)
 PATIENCE_SECONDS = 5.0
@@ -28,6 +30,16 @@ def on_console(log: Path) -> str:
     except OSError:
         return ""
     return str(found[-1]) if found else ""
+
+
+def last_boot(log: Path) -> int:
+    """Return where in the log what belongs to the last boot's work begins, in bytes: behind its host key."""
+    try:
+        data = log.read_bytes()
+    except OSError:
+        return 0
+    at = data.rfind(MARK.encode())
+    return at + len(MARK) if at >= 0 else 0
 
 
 def wait_on_console(log: Path, deadline: Deadline) -> str:

@@ -13,7 +13,7 @@ from vm.deadline import Deadline
 from vm.errors import LabError, MachineError, VagrantError
 from vm.machine import MachineFacts, SshTarget
 from vm.registry import Process, Registration
-from vm.vagrant import domain
+from vm.vagrant import domain, hostkey
 from vm.vagrant.domain import Placed
 from vm.watch import ConsoleWatch
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from vm.vagrant.provider import VagrantProvider
 
 CONSOLE = "console.log"
+KEEPALIVE_SECONDS = 15
+"""libvirt lets a machine that reboots start again: only a packet tells then that the old connection is gone."""
 ASK_SECONDS = 60.0
 """Time for a question to Vagrant, which takes one or two seconds on an idle host."""
 PAUSE_SECONDS = 5.0
@@ -49,6 +51,7 @@ class VagrantMachine:
         self._provider = provider
         self._registration = registration
         self._watch = ConsoleWatch(registration.name, self.console_path)
+        self._begin: int | None = None
         self._asked = (0.0, "")
         self.how_reset = ""
         """What the last reset did, as a clause: its provider decides."""
@@ -126,7 +129,7 @@ class VagrantMachine:
         :raises KernelPanicError: the console shows a panic. :raises VagrantError: the machine was halted or destroyed.
         """
         alive = self.alive()  # before the log is read: the kernel writes its panic, then ends
-        self._watch.check(self._registration.console_offset)
+        self._check_console()
         if not alive:
             state = self.state()
             what = STATES.get(state, f"is {state}" if state else "does not run")
@@ -134,6 +137,26 @@ class VagrantMachine:
                 f"machine {self.name} {what} while it was in use",
                 f"{self.folder / 'vagrant.log'} has what Vagrant said",
             )
+
+    def _check_console(self) -> None:
+        """Look at what the console says since this object first looked: what was before is over.
+
+        libvirt lets a machine start again that panicked or was rebooted. Its init then prints the host key once more.
+        """
+        if self._begin is None:
+            self._begin = hostkey.last_boot(self.console_path)
+        text = self._watch.grown(self._begin)
+        if text is None:
+            return
+        self._watch.judge(text)
+        if hostkey.MARK in text:
+            self.look_anew()
+            raise VagrantError(f"machine {self.name} was restarted while it was in use", f"see {self.console_path}")
+
+    def look_anew(self) -> None:
+        """Forget what the console has said until now."""
+        self._begin = None
+        self._watch.forget()
 
     def state(self, not_older: float = 0.0) -> str:
         """Return Vagrant's word for what it does; empty where Vagrant cannot tell.
@@ -167,7 +190,7 @@ class VagrantMachine:
         """
         self._asked = (0.0, "")
         self.how_reset = self._provider.reset(self, deadline)
-        self._watch.forget()
+        self.look_anew()
 
     def stop(self) -> None:
         """Destroy it and remove all but the logs. Where that fails, it is told and tried again at the next start."""

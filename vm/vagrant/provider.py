@@ -6,6 +6,8 @@ that ``vagrant up lab-6.1`` makes in this checkout: either of the two commands s
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -179,7 +181,7 @@ class VagrantProvider:
         log = machine.console_path
         log.unlink(missing_ok=True)
         log.touch(0o600)  # libvirt's logger keeps the owner of a file that is there; its own only root could read
-        machine.update(console_offset=0)
+        machine.look_anew()
         self._clients.pop(machine.name, None)
         self.client(machine).up(machine.placed.machine, deadline)
         self._join(machine, deadline)
@@ -349,9 +351,11 @@ class VagrantProvider:
         placed = machine.placed
         if placed.snapshot:
             try:
-                size = machine.console_path.stat().st_size if machine.console_path.exists() else 0
+                with contextlib.suppress(OSError):
+                    os.truncate(machine.console_path, 0)  # a panic from before is over
                 self.client(machine).snapshot_restore(placed.machine, placed.snapshot, deadline)
-                machine.update(qemu=None, console_offset=size)  # a panic from before is over
+                machine.look_anew()
+                machine.update(qemu=None)
                 machine.locate()
                 self._resume(machine, deadline)
             except MachineError as error:
