@@ -18,7 +18,7 @@ from vm.errors import HangError, KernelPanicError, MachineError, UsageError, Vag
 from vm.machine import MachineRequest
 from vm.paths import Layout
 from vm.registry import Process
-from vm.vagrant import domain, hostkey, remains, versions
+from vm.vagrant import domain, firstcopy, hostkey, remains, versions
 from vm.vagrant.machine import VagrantMachine
 from vm.vagrant.provider import SNAPSHOT, VagrantProvider
 
@@ -64,6 +64,7 @@ def bench(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(versions, "_version", lambda _, program: f"1 of {program.name}")
     monkeypatch.setattr(versions, "_program", Path)
     monkeypatch.setattr(hostkey, "ask", lambda *_: f"{HOST_KEY}asked")
+    monkeypatch.setattr(firstcopy, "is_there", lambda *_: True)
     host, said, resumed = FakeHost(), list[str](), list[str]()
     parts = make_parts(tmp_path)
     provider = VagrantProvider(
@@ -149,7 +150,7 @@ def test_a_deadline_that_passes_destroys_the_machine(bench: Bench) -> None:
 def test_a_machine_that_cannot_be_destroyed_stays_registered_and_is_told(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remains, "_virsh", lambda *words: subprocess.CompletedProcess(words, 1, "", "no libvirtd"))
+    monkeypatch.setattr(remains, "run_virsh", lambda *words: subprocess.CompletedProcess(words, 1, "", "no libvirtd"))
     machine = bench.start(name="stuck")
     bench.host.fails["destroy"] = "libvirtd does not answer"
 
@@ -169,7 +170,7 @@ def test_virsh_removes_what_vagrant_cannot(bench: Bench, monkeypatch: pytest.Mon
             bench.host.halt(identity)
         return subprocess.CompletedProcess(words, 0, "", "")
 
-    monkeypatch.setattr(remains, "_virsh", virsh)
+    monkeypatch.setattr(remains, "run_virsh", virsh)
     bench.host.fails["destroy"] = "the Vagrantfile is broken"
     machine.stop()
 

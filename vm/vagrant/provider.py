@@ -24,7 +24,7 @@ from vm.paths import Layout
 from vm.qemu import accel
 from vm.qemu.parts import Parts
 from vm.registry import Registration, Registry
-from vm.vagrant import domain, hostkey, remains
+from vm.vagrant import domain, firstcopy, hostkey, remains
 from vm.vagrant.domain import Placed, created, kernel_line, machine_id, machine_name, person_data
 from vm.vagrant.machine import ASK_SECONDS, BY_DESTROYING, BY_SNAPSHOT, CONSOLE, RUNNING, STATES, VagrantMachine
 from vm.vagrant.versions import qemu_version, vagrant_version
@@ -142,7 +142,6 @@ class VagrantProvider:
             if machine in created(person_data()):
                 return self._take_over(machine, deadline)
         parts = self._parts(request.kernel)
-        self._box(request.kernel)
         accelerator = accel.choose(request.accel, self.layout, parts, deadline)
         return self._start_new(request, machine, self._facts(request, parts, accelerator), deadline)
 
@@ -183,7 +182,12 @@ class VagrantProvider:
         log.touch(0o600)  # libvirt's logger keeps the owner of a file that is there; its own only root could read
         machine.look_anew()
         self._clients.pop(machine.name, None)
-        self.client(machine).up(machine.placed.machine, deadline)
+        placed, kernel = machine.placed, machine.facts().kernel
+        with contextlib.ExitStack() as stack:
+            if not machine_id(Path(placed.data), placed.machine):
+                box = self._box(kernel)
+                stack.enter_context(firstcopy.turn(self.layout, kernel.line, box, deadline, self._say))
+            self.client(machine).up(placed.machine, deadline)
         self._join(machine, deadline)
 
     def _join(self, machine: VagrantMachine, deadline: Deadline) -> None:

@@ -49,14 +49,14 @@ def remove(placed: Placed, folder: Path, make: MakeClient | None = None, virsh: 
         client.destroy(placed.machine, Deadline.after(DESTROY_SECONDS))
     except LabError as error:
         # Of a person's machine more may be wrong than the machine: they are told, and decide.
-        if not placed.prefix or not _remove_domain(placed, uuid, virsh or _virsh):
+        if not placed.prefix or not _remove_domain(placed, uuid, virsh or run_virsh):
             raise MachineError(
                 f"machine {placed.machine} cannot be destroyed: {error.message}",
                 error.hint or f"virsh -c {URI} list --all; {folder / LOG} has what Vagrant said",
             ) from error
     if placed.prefix and not uuid:
         # A run that was killed while Vagrant made the domain has left one that Vagrant does not know yet.
-        _remove_domain(placed, "", virsh or _virsh)
+        _remove_domain(placed, "", virsh or run_virsh)
 
 
 def _remove_domain(placed: Placed, uuid: str, virsh: Virsh) -> bool:
@@ -71,7 +71,8 @@ def _remove_domain(placed: Placed, uuid: str, virsh: Virsh) -> bool:
     return listed.returncode == 0 and name not in words and (not uuid or uuid not in words)
 
 
-def _virsh(*words: str) -> subprocess.CompletedProcess[str]:
+def run_virsh(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run virsh on the domains of vagrant-libvirt, in C's locale; status 127 where it cannot be run."""
     command = ["virsh", "-q", "-c", URI, *words]
     try:
         return subprocess.run(
