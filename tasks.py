@@ -16,9 +16,9 @@ from invoke.context import Context
 
 import tasks_boxes
 from provision import cli
-from provision.commands import ACCEL, JSON, KERNEL, KERNELS, NAME, RUN, UP, command, finish
-from provision.frame import ssh_status
+from provision.commands import ACCEL, JSON, KERNEL, KERNELS, RUN, command, finish
 from tasks_matrix import compare, history, matrix
+from tasks_vm import down, reset, ssh_task, status, up
 
 if TYPE_CHECKING:
     from provision.house import House
@@ -52,6 +52,7 @@ def lab(
     duration: str = "",
     full: bool = False,
     seed: str = "",
+    provider: str = "",
     accel: str = "auto",
     clock: str = "host",
     cold: bool = False,
@@ -67,14 +68,16 @@ def lab(
     from reports import rehearsal
 
     folder = spec.find(name)
-    house = House.open(runs=runs, system_qemu=system_qemu)
+    accelerator, counted = cli.accelerator(accel), cli.clock(clock)
+    kind = cli.provider(provider, cold=cold, system_qemu=system_qemu, clock=counted == "virtual")
+    house = House.open(runs=runs, system_qemu=system_qemu, provider=kind)
     given = options.with_duration(folder.lab, options.parse_assignments(set_ or []), duration)
     values = options.resolve(folder.lab, given, full=full)
     version = toolchains.resolve(go or None)
     variant = gobuild.variant(build)
     number = cli.whole("--seed", seed, 0, jobs.SEED_LIMIT) if seed else jobs.new_seed()
-    accelerator, counted = cli.accelerator(accel), cli.clock(clock)
     kernels = house.kernels(kernel, machine)
+    house.check_kernels(kernels)
     jobs.check(folder, kernels)
     rehearsal.check(folder)
     work = [
@@ -100,6 +103,7 @@ def trace(
     kernel: str = "",
     probes: str = "",
     timeout: str = "60",
+    provider: str = "",
     accel: str = "auto",
     clock: str = "host",
     cold: bool = False,
@@ -113,12 +117,15 @@ def trace(
     from provision.house import House
 
     accelerator, counted = cli.accelerator(accel), cli.clock(clock)
-    house = House.open(runs=runs, system_qemu=system_qemu)
+    kind = cli.provider(provider, cold=cold, system_qemu=system_qemu, clock=counted == "virtual")
+    house = House.open(runs=runs, system_qemu=system_qemu, provider=kind)
     words = programs.arguments(c.remainder, sys.argv)
     folder = programs.program(binary, probes, cli.seconds("--timeout", timeout, 0.1, 86400), house.say)
+    kernels = house.kernels(kernel, machine)
+    house.check_kernels(kernels)
     work = [
         jobs.Job(folder, found, {}, "", 0, accelerator, cold, machine, order, arguments=words, clock=counted)
-        for order, found in enumerate(house.kernels(kernel, machine))
+        for order, found in enumerate(kernels)
     ]
     run_and_show(work, house, json=json)
 
@@ -368,62 +375,6 @@ def images_clean(_c: Context, all: bool = False, json: bool = False) -> None:  #
         cli.print_json(removed)
     else:
         listings.removed(removed)
-
-
-# Machines.
-
-
-@command(UP)
-def up(_c: Context, kernel: str, name: str = "", accel: str = "auto", clock: str = "host", cold: bool = False) -> None:
-    """Start a machine that stays until vm.down."""
-    from provision.house import House
-
-    house = House.open()
-    machine = house.start_person(kernel, name, cli.accelerator(accel), cli.clock(clock), cold=cold)
-    print(f"{machine.name}: {machine.facts().kernel.release}; log in: invoke ssh --name {machine.name}")
-
-
-@command({"json": JSON})
-def status(_c: Context, json: bool = False) -> None:
-    """List the machines that run."""
-    from provision import listings
-    from provision.house import House
-
-    rows = House.open().machines()
-    if json:
-        cli.print_json(rows)
-    else:
-        listings.machines(rows)
-
-
-@command({"kernel": KERNEL, "name": NAME})
-def reset(_c: Context, kernel: str = "", name: str = "") -> None:
-    """Throw away what happened in a machine and start it afresh."""
-    from provision.house import House
-
-    machine = House.open().reset(kernel, name)
-    print(f"{machine.name}: as new")
-
-
-@command({"kernel": KERNEL, "name": NAME, "all": "every machine of yours"})
-def down(_c: Context, kernel: str = "", name: str = "", all: bool = False) -> None:  # noqa: A002  (the option's name)
-    """End a machine."""
-    from provision.house import House
-
-    for ended in House.open().end(kernel, name, everything=all):
-        print(f"{ended}: ended")
-
-
-@command(
-    {"kernel": KERNEL, "name": NAME, "command": "run this instead of a login, and end with its status", "accel": ACCEL},
-    name="ssh",
-    status=ssh_status,
-)
-def ssh_task(_c: Context, kernel: str = "", name: str = "", command: str = "", accel: str = "auto") -> None:
-    """Log in to your machine of a kernel, or to one that lives as long as the session."""
-    from provision.house import House
-
-    finish(House.open().login(kernel, name, command, cli.accelerator(accel)))
 
 
 # The host.

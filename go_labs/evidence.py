@@ -190,6 +190,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
 
     :param build: how the workload was linked: ``plain``, ``stripped``, ``pie`` or ``stripped,pie``.
     :param place: None for a run of its own.
+    :param provider_details: what else there is to say of the provider: its version, and what starts machines for it.
     """
 
     started: str
@@ -224,6 +225,13 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     product_version: str
     build: str = "plain"
     place: Place | None = None
+    provider_details: str = ""
+
+    @property
+    def machine(self) -> str:
+        """What ran the machine, in words."""
+        provider = f"{self.provider} ({self.provider_details})" if self.provider_details else self.provider
+        return f"{provider}, QEMU {self.qemu_version}"
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):

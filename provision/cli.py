@@ -20,13 +20,16 @@ from vm.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vm.machine import AcceleratorChoice, ClockChoice
+    from vm.machine import AcceleratorChoice, ClockChoice, ProviderName
 
 ACCELERATORS: tuple[AcceleratorChoice, ...] = ("auto", "kvm", "tcg")
 """What ``--accel`` knows."""
 
 CLOCKS: tuple[ClockChoice, ...] = ("host", "virtual")
 """What ``--clock`` knows."""
+
+PROVIDERS: tuple[ProviderName, ...] = ("qemu", "vagrant")
+"""What ``--provider`` knows."""
 
 
 def accelerator(value: str) -> AcceleratorChoice:
@@ -49,6 +52,33 @@ def clock(value: str) -> ClockChoice:
         if value == known:
             return known
     raise UsageError(f"--clock {value!r} is not known", suggestion(value, CLOCKS))
+
+
+def provider(value: str, **only_qemu: bool) -> ProviderName | None:
+    """Return what ``--provider`` means; None where it was left away: QEMU, or the machine that is there.
+
+    :param only_qemu: options that QEMU alone has → whether they were given.
+    :raises UsageError: it means nothing, or an option does not go with it.
+    """
+    if not value:
+        return None
+    for known in PROVIDERS:
+        if value == known:
+            for option in sorted(name for name, given in only_qemu.items() if given and known != "qemu"):
+                dashed = option.replace("_", "-")
+                raise UsageError(
+                    f"--{dashed} means nothing with --provider {known}: {_QEMU_ONLY[option]}", "leave it away"
+                )
+            return known
+    raise UsageError(f"--provider {value!r} is not known", suggestion(value, PROVIDERS))
+
+
+_QEMU_ONLY = {
+    "cold": "such a machine always boots",
+    "system_qemu": "libvirt always uses the host's QEMU",
+    "clock": "libvirt counts no instructions, so that there is the host's clock only",
+}
+"""Option → why a machine of another provider does not have it."""
 
 
 def one_of(option: str, value: str, choices: Sequence[str]) -> str:

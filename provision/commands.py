@@ -13,9 +13,12 @@ KERNELS = f"{KERNEL}; several with commas"
 JSON = "print one JSON document on stdout instead of text"
 ACCEL = "auto (a trial decides), kvm, or tcg for emulation"
 CLOCK = "host, or virtual: time is a count of instructions, for figures that repeat"
+PROVIDER = "qemu (default), or vagrant: a machine that Vagrant makes of the same images"
+PROVIDER_OF = "only machines of this one: qemu or vagrant (also those of plain vagrant up)"
 NAME = "machine's name, where there are several of one kernel"
 
 RUN = {
+    "provider": PROVIDER,
     "accel": ACCEL,
     "clock": CLOCK,
     "cold": "boot instead of restoring a saved state",
@@ -27,7 +30,8 @@ RUN = {
 
 UP = {
     "kernel": KERNEL,
-    "name": "what to call it (the kernel's line)",
+    "name": "what to call it (the kernel's line; with Vagrant always lab-LINE)",
+    "provider": PROVIDER,
     "accel": ACCEL,
     "clock": CLOCK,
     "cold": "boot, do not restore",

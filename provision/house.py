@@ -5,7 +5,9 @@ It joins the parts of ``vm`` and decides which machine a person means; nothing h
 
 from __future__ import annotations
 
+import secrets
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,17 +22,27 @@ from provision.transfer import push_whole
 from vm import images, kernels, progress
 from vm import lock as locks
 from vm.deadline import Deadline
-from vm.errors import LabError, UsageError
+from vm.errors import LabError, MachineError, UsageError
 from vm.images import Built, Images, Removed
 from vm.kernels import Listed as KernelRow
-from vm.machine import AcceleratorChoice, ClockChoice, Machine, MachineRequest
+from vm.machine import AcceleratorChoice, ClockChoice, Machine, MachineRequest, Provider, ProviderName
 from vm.model import Kernel, Lock
 from vm.paths import Layout
+from vm.qemu.control import ENTROPY_BYTES
 from vm.qemu.provider import QemuMachine, QemuProvider
-from vm.registry import Registration
+from vm.registry import Registration, Registry
+from vm.vagrant import domain
+from vm.vagrant.machine import VagrantMachine
+from vm.vagrant.provider import VagrantProvider
 
 START_SECONDS = 300.0
 """Time that a machine gets to come up: a first, emulated start on a loaded host saves its state, too."""
+
+VAGRANT_SECONDS = 600.0
+"""The same for one of Vagrant's: the first one of a box copies the box's disk into libvirt's pool, too."""
+
+CONTROL = "/run/kmlab/control"
+"""Program in a machine of Vagrant's that sets clock and random state (``vm/guest/control.h``)."""
 
 SESSION_SECONDS = 7 * 86400.0
 """How long a session in a machine may last."""
@@ -39,11 +51,15 @@ SESSION_SECONDS = 7 * 86400.0
 class MachineRow(msgspec.Struct, frozen=True, kw_only=True):
     """A line of ``invoke vm.status``.
 
-    :param state: ``running``, ``starting`` or ``dead`` (ended by itself; its logs are there).
-    :param created: seconds since 1970.
+    :param state: ``running``, ``starting``, ``dead`` (ended by itself; its logs are there) or ``halted`` (one of
+        Vagrant's that does not run and will be brought up again where it is used).
+    :param host: where its sshd is.
+    :param created: seconds since 1970; 0 where it is not known.
+    :param registered: False: plain ``vagrant up`` made it, and only ``--provider vagrant`` means it.
     """
 
     name: str
+    provider: str
     owner: str
     state: str
     release: str
@@ -51,6 +67,8 @@ class MachineRow(msgspec.Struct, frozen=True, kw_only=True):
     clock: str
     port: int
     created: float
+    host: str = "127.0.0.1"
+    registered: bool = True
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,19 +98,21 @@ class House:
     """The lab on this host.
 
     :param system_qemu: use the host's QEMU instead of the locked one.
+    :param kind: provider of the machines that are meant; empty: of any that are there, and QEMU for new ones.
     """
 
     layout: Layout
     system_qemu: bool = False
     say: Callable[[str], None] = say
+    kind: ProviderName | None = None
     _found: dict[str, Images] = field(default_factory=dict)
     _own: dict[str, Path] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, *, runs: str = "", system_qemu: bool = False) -> House:
+    def open(cls, *, runs: str = "", system_qemu: bool = False, provider: ProviderName | None = None) -> House:
         """Return the lab as this process's environment has it.
 
-        :param runs: folder for records; empty: the layout's.
+        :param runs: folder for records; empty: the layout's. :param provider: see ``kind``.
         :raises UsageError: ``runs`` is no folder.
         """
         layout = Layout.from_environment()
@@ -101,7 +121,7 @@ class House:
             if folder.exists() and not folder.is_dir():
                 raise UsageError(f"--runs {runs} is no folder", "give a folder; it is made if it is not there")
             layout = replace(layout, runs=folder)
-        return cls(layout, system_qemu)
+        return cls(layout, system_qemu, kind=provider)
 
     @cached_property
     def lock(self) -> Lock:
@@ -134,7 +154,7 @@ class House:
         if machine:
             self.choose("", machine)
         if not text and machine:
-            return [self.provider().get(machine).facts().kernel]
+            return [self.machine(machine).facts().kernel]
         if not text:
             names = ", ".join(kernels.defaults(self.lock.kernels))
             raise UsageError("which kernel?", f"add --kernel, for example --kernel 6.1; the default lines are {names}")
@@ -203,40 +223,136 @@ class House:
     # Machines.
 
     def provider(self) -> QemuProvider:
-        """Return what starts machines."""
+        """Return what starts machines under QEMU."""
         return QemuProvider(self.layout, lambda kernel: self.images(kernel).parts, self.say, self._warm_up)
+
+    def vagrant(self) -> VagrantProvider:
+        """Return what starts machines through Vagrant."""
+        return VagrantProvider(
+            self.layout, lambda kernel: self.images(kernel).parts, self.kernel, self._box, self.say, self._resume
+        )
+
+    def _box(self, kernel: Kernel) -> str:
+        """Let there be a box of ``kernel`` that Vagrant can take, and return its version.
+
+        :raises UsageError: Vagrant has another one of the same name and version, which it would take instead.
+        """
+        from provision import boxes
+        from vm.boxes import catalog
+        from vm.boxes.boxes import Boxes
+
+        builder = Boxes(self.builder())
+        (box,) = builder.obtain([kernel], ["libvirt"])
+        catalog.write(self.layout, builder.of(kernel))
+        installed = boxes.installed_disk(box)
+        if installed and installed != boxes.disk_of(box):
+            raise UsageError(
+                f"Vagrant has another box {box.name} {box.version} than the lock's",
+                f"invoke boxes.add --kernel {kernel.line}",
+            )
+        return box.version
+
+    def starter(self) -> Provider:
+        """Return what starts new machines: the provider that was asked for, else QEMU's."""
+        return self.vagrant() if self.kind == "vagrant" else self.provider()
+
+    def start_deadline(self) -> Deadline:
+        """Return the time that a new machine gets to come up."""
+        return Deadline.after(VAGRANT_SECONDS if self.kind == "vagrant" else START_SECONDS)
+
+    def check_kernels(self, wanted: Sequence[Kernel]) -> None:
+        """Refuse, before anything is built, kernels that the provider cannot start.
+
+        :raises UsageError: there is one.
+        """
+        if self.kind == "vagrant":
+            for kernel in wanted:
+                domain.machine_name(kernel)
+
+    def machine(self, name: str) -> Machine:
+        """Return a machine by name, from whichever provider has it.
+
+        :raises UsageError: none has it, or another one than was asked for.
+        """
+        registration = Registry(self.layout).read(name)
+        there = registration is not None and registration.owner != "ended"
+        kind = registration.provider if registration is not None and there else self.kind
+        if self.kind is not None and kind != self.kind:
+            raise UsageError(
+                f"machine {name} is one of {kind}, not of {self.kind}",
+                "leave --provider away, or choose another machine",
+            )
+        return self.vagrant().get(name) if kind == "vagrant" else self.provider().get(name)
 
     def start_person(
         self, text: str, name: str, accel: AcceleratorChoice, clock: ClockChoice = "host", *, cold: bool
-    ) -> QemuMachine:
+    ) -> Machine:
         """Start a machine that lives on until it is ended by name, by default that of the kernel's line."""
         kernel = self.kernel(text)
+        usual = domain.machine_name(kernel) if self.kind == "vagrant" else kernel.line
         request = MachineRequest(
             kernel=kernel,
             accel=accel,
             clock=clock,
             start="cold" if cold else "warm",
-            name=name or kernel.line,
+            name=name or usual,
             owner="person",
         )
-        return self.provider().start(request, Deadline.after(START_SECONDS))
+        return self.starter().start(request, self.start_deadline())
 
     def machines(self) -> list[MachineRow]:
-        """Return every machine of this person, those of running labs among them."""
-        return [_row(registration) for registration in self.provider().registry.all()]
+        """Return every machine of this person, those of running labs and of plain ``vagrant up`` among them.
 
-    def reset(self, text: str, name: str) -> QemuMachine:
-        """Start a person's machine afresh; see :meth:`choose` for which."""
-        machine = self.provider().get(self.choose(text, name))
+        Vagrant itself is not asked, which would take seconds: what runs is seen by its process.
+        """
+        rows = [_row(registration) for registration in Registry(self.layout).all()]
+        taken = {row.name for row in rows}
+        rows += [self._plain_row(name) for name in domain.created(domain.person_data()) if name not in taken]
+        return [row for row in rows if self.kind in (None, row.provider)]
+
+    def _plain_row(self, name: str) -> MachineRow:
+        found = domain.find(domain.machine_id(domain.person_data(), name))
+        seen = domain.seen(found.words) if found is not None else None
+        kernel = self.lock.kernels.get(domain.kernel_line(name))
+        return MachineRow(
+            name=name,
+            provider="vagrant",
+            owner="person",
+            state="halted" if found is None else "running",
+            release=kernel.release if kernel else "",
+            accelerator=seen.accelerator if seen else "",
+            clock=("kvm" if seen.accelerator == "kvm" else "emulated") if seen else "",
+            port=0,
+            created=0.0,
+            host="",
+            registered=False,
+        )
+
+    def reset(self, text: str, name: str) -> tuple[Machine, str]:
+        """Start a person's machine afresh; see :meth:`choose` for which.
+
+        :returns: the machine, and how it was done where that depends on the provider.
+        """
+        machine = self.machine(self.choose(text, name))
+        if isinstance(machine, VagrantMachine):
+            machine.reset(Deadline.after(VAGRANT_SECONDS))
+            return machine, machine.how_reset
         machine.reset(Deadline.after(START_SECONDS))
-        return machine
+        return machine, ""
 
     def end(self, text: str, name: str, *, everything: bool) -> list[str]:
-        """End a person's machine, or all of them; return their names."""
-        registry = self.provider().registry
-        names = [row.name for row in self._persons()] if everything else [self.choose(text, name)]
+        """End a person's machine, or all of them; return their names.
+
+        Machines of plain ``vagrant up`` are among them where Vagrant's are asked for by ``kind``.
+        """
+        registry = Registry(self.layout)
+        persons = {row.name: row for row in self._persons()}
+        names = list(persons) if everything else [self.choose(text, name)]
         for each in names:
-            registry.end(each)
+            if persons[each].registered:
+                registry.end(each)
+            else:
+                self.vagrant().end_unregistered(each)
         return names
 
     def choose(self, text: str, name: str) -> str:
@@ -276,15 +392,14 @@ class House:
 
     @contextmanager
     def _session_machine(self, text: str, name: str, accel: AcceleratorChoice) -> Iterator[Machine]:
-        provider = self.provider()
         if not name and text:
             release = self.kernel(text).release
             if not any(row.release == release for row in self._persons()):
                 request = MachineRequest(kernel=self.kernel(text), accel=accel)
-                with provider.start(request, Deadline.after(START_SECONDS)) as machine:
+                with self.starter().start(request, self.start_deadline()) as machine:
                     yield machine
                 return
-        yield provider.get(self.choose(text, name))
+        yield self.machine(self.choose(text, name))
 
     def _warm_up(self, machine: QemuMachine, deadline: Deadline) -> None:
         """Use a machine before its state is saved: what sshd and a shell read from disk then lies in memory.
@@ -301,27 +416,46 @@ class House:
                 push_whole(shell, kit.files, kit.folder, deadline)
             shell.run("uname -r", deadline).check()
 
+    def _resume(self, machine: VagrantMachine, deadline: Deadline) -> None:
+        """Set clock and random state of a machine whose snapshot was restored; the first command waits for its sshd.
+
+        :raises MachineError: the guest could not.
+        """
+        with connect(machine.ssh, deadline, machine.check) as shell:
+            shell.run("true", deadline).check()
+            line = f"resume {time.time_ns()} {secrets.token_hex(ENTROPY_BYTES)}\n"
+            said = shell.run(CONTROL, deadline, stdin=line.encode()).text()
+        if "OK" not in said.split():
+            raise MachineError(f"setting the restored machine's clock and random state: the guest answered {said!r}")
+
     def _persons(self) -> Sequence[MachineRow]:
-        return [row for row in self.machines() if row.owner == "person"]
+        """Return the machines that a person may mean; those of plain ``vagrant up`` where Vagrant's are asked for."""
+        return [row for row in self.machines() if row.owner == "person" and (row.registered or self.kind == "vagrant")]
 
 
 def _row(registration: Registration) -> MachineRow:
     facts = registration.facts
-    alive = registration.qemu is not None and registration.qemu.identity.alive
+    placed = registration.vagrant
     return MachineRow(
         name=registration.name,
+        provider=registration.provider,
         owner=registration.owner,
-        state="dead"
-        if registration.qemu is not None and not alive
-        else "running"
-        if registration.ready
-        else "starting",
+        state=_state(registration),
+        host=placed.host if placed is not None else "127.0.0.1",
         release=facts.kernel.release if facts else "",
         accelerator=facts.accelerator if facts else "",
         clock=facts.clock if facts else "",
         port=registration.port,
         created=registration.created,
     )
+
+
+def _state(registration: Registration) -> str:
+    if registration.vagrant is not None:
+        return "starting" if not registration.ready else "running" if registration.alive else "halted"
+    if registration.qemu is not None and not registration.alive:
+        return "dead"
+    return "running" if registration.ready else "starting"
 
 
 def _listed(rows: Sequence[MachineRow]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from go_labs.spec import LabFolder
 from provision import hostshare, labrun, options, payload
 from provision.gobuild import PLAIN, Variant, check_labkit
 from provision.hostshare import Around
-from provision.house import START_SECONDS, House
+from provision.house import House
 from provision.labrun import Outcome, RunRequest
 from provision.payload import Payload
 from provision.workplace import Progress
@@ -37,9 +38,6 @@ RENEWAL_SECONDS = 120.0
 """Time for each phase to be ended and the machine to be reset after it."""
 
 SEED_LIMIT = 2**31 - 1
-
-EVIDENCE = "evidence.json"
-"""The file that makes a staging folder worth keeping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +129,16 @@ def staged(
     :param seen: is told the machine as soon as it runs.
     """
     staging = labrun.staging_folder(house.layout.runs)
+    timings: dict[str, float] = {}
     try:
         staging.mkdir(parents=True)
-        with _machine(job, house) as machine:
+        with _machine(job, house, timings) as machine:
             seen(machine)
             outcome = _run(job, prepared, machine, staging, house.say)
+        labrun.add_timings(staging, timings)
         yield outcome
     finally:
-        if not (staging / EVIDENCE).exists():
+        if not (staging / labrun.EVIDENCE).exists():
             shutil.rmtree(staging, ignore_errors=True)
 
 
@@ -178,10 +178,14 @@ def _run(job: Job, prepared: Payload, machine: Machine, staging: Path, say: Prog
 
 
 @contextlib.contextmanager
-def _machine(job: Job, house: House) -> Iterator[Machine]:
-    """Give a person's machine, which stays, or a fresh one, which ends with the block."""
+def _machine(job: Job, house: House, timings: dict[str, float]) -> Iterator[Machine]:
+    """Give a person's machine, which stays, or a fresh one, which ends with the block.
+
+    :param timings: gets ``start_seconds`` and ``stop_seconds`` of a fresh one: with Vagrant, those of ``up`` and
+        ``destroy``.
+    """
     if job.machine:
-        machine = house.provider().get(job.machine)
+        machine = house.machine(job.machine)
         if machine.facts().kernel.release != job.kernel.release:
             raise UsageError(
                 f"machine {job.machine} runs {machine.facts().kernel.release}, not {job.kernel.release}",
@@ -204,5 +208,9 @@ def _machine(job: Job, house: House) -> Iterator[Machine]:
         start="cold" if job.cold else "warm",
         name=job.name,
     )
-    with house.provider().start(request, Deadline.after(START_SECONDS)) as machine:
+    began = time.monotonic()
+    with house.starter().start(request, house.start_deadline()) as machine:
+        timings["start_seconds"] = time.monotonic() - began
         yield machine
+        began = time.monotonic()
+    timings["stop_seconds"] = time.monotonic() - began

@@ -12,7 +12,7 @@ import secrets
 import shlex
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +42,9 @@ COMPILER = "compiler.txt"
 
 VET = "vet.txt"
 """Name of the words of ``go vet``."""
+
+EVIDENCE = "evidence.json"
+"""Name of the file that makes a staging folder worth keeping; what it names is there when it is."""
 
 ATTEMPTS = "attempts.json"
 """Name of what came of the lab's attempts, likewise."""
@@ -152,6 +155,20 @@ def run_lab(request: RunRequest, machine: Machine, staging: Path, deadline: Dead
             return _run_phases(request, place, staging, progress, journal)
 
     return _recorded(request, machine, staging, journal, work)
+
+
+def add_timings(staging: Path, timings: Mapping[str, float]) -> None:
+    """Add to the evidence in ``staging`` what was known only when the machine had ended."""
+    path = staging / EVIDENCE
+    found = msgspec.json.decode(path.read_bytes(), type=Evidence)
+    _write_whole(path, msgspec.structs.replace(found, timings={**found.timings, **timings}))
+
+
+def _write_whole(path: Path, evidence: Evidence) -> None:
+    """Write evidence to a temporary name, then rename it: what is there under its own name is whole."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(evidence), indent=1))
+    temporary.replace(path)
 
 
 def run_in(place: Workplace, request: RunRequest, staging: Path, progress: Progress) -> Outcome:
@@ -274,7 +291,7 @@ def _write_evidence(
         timings=journal.timings,
         facts=facts,
     )
-    (staging / "evidence.json").write_bytes(msgspec.json.format(msgspec.json.encode(evidence), indent=1))
+    _write_whole(staging / EVIDENCE, evidence)
 
 
 def _provenance(request: RunRequest, machine: Machine, journal: _Journal) -> Provenance:
@@ -293,6 +310,7 @@ def _provenance(request: RunRequest, machine: Machine, journal: _Journal) -> Pro
         bundle_sha256=facts.bundle_sha256,
         tools_sha256=facts.tools_sha256,
         provider=facts.provider,
+        provider_details=facts.provider_details,
         qemu_version=facts.qemu_version,
         accelerator=facts.accelerator,
         cpu_model=facts.cpu_model,

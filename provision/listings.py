@@ -54,6 +54,19 @@ def verified(done: Verification) -> None:
 
 
 def machines(rows: Sequence[MachineRow]) -> None:
-    """Print the machines that run."""
-    cells = [(r.name, r.owner, r.state, r.release, r.accelerator, r.clock or "-", str(r.port or "-")) for r in rows]
-    cli.print_table(("name", "owner", "state", "kernel", "accelerator", "clock", "port"), cells)
+    """Print the machines that are there."""
+    cells = [
+        (r.name, r.provider, r.owner, r.state, r.release, r.accelerator or "-", r.clock or "-", _address(r))
+        for r in rows
+    ]
+    cli.print_table(("name", "provider", "owner", "state", "kernel", "accelerator", "clock", "port"), cells)
+    plain = [r.name for r in rows if not r.registered]
+    if plain:
+        print(f"made by plain vagrant up, used with --provider vagrant: {', '.join(plain)}")
+
+
+def _address(row: MachineRow) -> str:
+    """Return the port of this host that leads to a machine, or its own address."""
+    if not row.port:
+        return "-"
+    return str(row.port) if row.host == "127.0.0.1" else f"{row.host}:{row.port}"

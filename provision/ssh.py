@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import paramiko
+from paramiko.pkey import UnknownKeyType
 from paramiko.ssh_exception import IncompatiblePeer
 
 from vm.deadline import Deadline
@@ -79,14 +80,26 @@ def connect(target: SshTarget, deadline: Deadline, alive: Callable[[], None] = l
     :raises IntegrityError: the machine showed another host key.
     :raises SshError: sshd answered and refused.
     """
-    key = paramiko.Ed25519Key.from_private_key_file(str(target.private_key))
+    key = _private_key(target)
     while True:
         alive()
         deadline.check("connecting over SSH", "the console log of the machine may say why; --cold starts it anew")
         transport = _transport(target, deadline)
         if transport is not None and _logged_in(transport, target, key):
+            transport.set_keepalive(target.keepalive)
             return Shell(transport, target)
         time.sleep(0.02)
+
+
+def _private_key(target: SshTarget) -> paramiko.PKey:
+    """Return the key to log in with, of whichever kind: Vagrant makes RSA keys, newer versions of it Ed25519.
+
+    :raises SshError: it cannot be read.
+    """
+    try:
+        return paramiko.PKey.from_path(target.private_key)
+    except (OSError, ValueError, TypeError, paramiko.SSHException, UnknownKeyType) as error:
+        raise SshError(f"the machine's private key {target.private_key} cannot be read: {error}") from error
 
 
 def _logged_in(transport: paramiko.Transport, target: SshTarget, key: paramiko.PKey) -> bool:

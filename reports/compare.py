@@ -445,7 +445,7 @@ def _facts(sample: Sample) -> dict[str, str]:
         "Build": p.build,
         "Accelerator": p.accelerator,
         "Clock source": p.clocksource,
-        "Machine": f"{p.provider}, QEMU {p.qemu_version}, {p.machine_type}, CPU {p.cpu_model}",
+        "Machine": f"{p.machine}, {p.machine_type}, CPU {p.cpu_model}",
         "Size": f"{p.cpus} CPUs, {p.memory_mib} MiB",
         "Start": p.start,
         "Host": ", ".join(f"{name} {value}" for name, value in p.host.items()) or "not described",

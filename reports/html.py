@@ -90,7 +90,7 @@ def provenance_rows(found: Record) -> list[tuple[str, str]]:
         ("Kernel", f"{p.kernel_release}, package {p.kernel_version}, line {p.kernel_line}"),
         ("Kernel command line", p.cmdline),
         ("Clock", f"{p.clock}, clock source {p.clocksource or 'unknown'}"),
-        ("Machine", f"{p.provider}, QEMU {p.qemu_version}, {p.accelerator}, {p.machine_type}, CPU {p.cpu_model}"),
+        ("Machine", f"{p.machine}, {p.accelerator}, {p.machine_type}, CPU {p.cpu_model}"),
         ("Size", f"{p.cpus} CPUs, {p.memory_mib} MiB"),
         ("Start", f"{p.start}"),
         ("Go", p.go_version),

@@ -1,7 +1,7 @@
 """A machine as the rest of the lab sees it: where to log in, what it is, reset, stop. Providers give machines.
 
 Labs cannot tell which provider a machine comes from. Everything here is an interface; ``vm.qemu`` is the default
-implementation.
+implementation, ``vm.vagrant`` the other one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from vm.model import Kernel
 Accelerator = Literal["kvm", "tcg"]
 AcceleratorChoice = Literal["auto", "kvm", "tcg"]
 Start = Literal["warm", "cold"]
+ProviderName = Literal["qemu", "vagrant"]
 Clock = Literal["kvm", "emulated", "virtual"]
 ClockChoice = Literal["host", "virtual"]
 
@@ -77,6 +78,7 @@ class SshTarget:
 
     :param private_key: path of the key to log in with, OpenSSH form, mode 0600.
     :param host_key: ``ssh-ed25519 AAAA…``, the only key that the machine may show.
+    :param keepalive: seconds between packets that show whether the machine still knows the connection; 0: none.
     """
 
     host: str
@@ -84,6 +86,7 @@ class SshTarget:
     user: str
     private_key: Path
     host_key: str
+    keepalive: int = 0
 
 
 class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +95,7 @@ class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
     :param clock: ``kvm``: the host's clock; ``emulated``: the host's clock, read by an emulated CPU; ``virtual``: a
         count of instructions.
     :param cmdline: the kernel's command line.
+    :param provider_details: what else there is to say of the provider: version, and what it starts machines with.
     """
 
     provider: str
@@ -109,6 +113,7 @@ class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
     tools_sha256: str
     base_sha256: str
     bundle_sha256: str
+    provider_details: str = ""
 
 
 class Machine(Protocol):
@@ -120,7 +125,7 @@ class Machine(Protocol):
 
     @property
     def ssh(self) -> SshTarget:
-        """Where to log in. Changes on :meth:`reset` only if the old port was taken meanwhile."""
+        """Where to log in. A :meth:`reset` may change it: a port was taken meanwhile, or the machine has new keys."""
 
     @property
     def pid(self) -> int:
@@ -145,6 +150,7 @@ class Machine(Protocol):
 
         :raises vm.errors.KernelPanicError: the console shows a panic.
         :raises vm.errors.QemuDiedError: the machine ended by itself, without one.
+        :raises vm.errors.VagrantError: likewise, or somebody ended it.
         """
 
     def reset(self, deadline: Deadline) -> None:
@@ -168,4 +174,10 @@ class Provider(Protocol):
 
         :raises vm.errors.MachineError: it did not come up; the class says how.
         :raises vm.errors.SetupError: the host cannot do what was asked (an accelerator that does not work).
+        """
+
+    def get(self, name: str) -> Machine:
+        """Return a machine by name.
+
+        :raises vm.errors.UsageError: there is none that runs.
         """

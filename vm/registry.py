@@ -2,31 +2,37 @@
 
 A machine's folder is ``layout.machines/NAME``; ``machine.json`` in it says who owns it. A run-owned machine whose owner
 is dead is cleared at the next start; a person's machine stays until it is ended by name. When a machine ends, its
-console log stays behind; the oldest such folders go when there are many.
+console log stays behind; the oldest such folders go when there are many. Whichever provider has started a machine, it
+is registered, ended and swept here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from vm.errors import DiskFullError, MachineError, UsageError
-from vm.machine import MachineFacts
+from vm.errors import DiskFullError, LabError, MachineError, UsageError
+from vm.machine import MachineFacts, ProviderName
 from vm.paths import Layout
 from vm.qemu.process import ProcessId, find
+from vm.vagrant import domain, remains
+from vm.vagrant.domain import Placed
+from vm.vagrant.remains import MakeClient
 
 REGISTRATION = "machine.json"
 REGISTRATION_SCHEMA = 1
 KEPT_LOGS = 20
 """Folders of ended machines that are kept for their logs."""
-LOGS = ("console.log", "qemu.log", REGISTRATION)
+LOGS = ("console.log", "qemu.log", remains.LOG, REGISTRATION)
 """What stays of a machine that has ended."""
 _UNREGISTERED_SECONDS = 60.0
 """A folder without a registration belongs to a process that is just writing it, or to one that died doing so."""
@@ -55,6 +61,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
     :param owner: ``run``, ``person``, or ``ended`` when only the logs are left.
     :param owner_process: who it dies with, where a run owns it.
+    :param provider: who started it. :param vagrant: where it is with Vagrant, if that one did.
     :param qemu: its process, once there is one.
     :param facts: what it is, once it runs. :param ready: whether it came up.
     :param console_offset: bytes of the console log that are of an earlier start.
@@ -74,19 +81,32 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     facts: MachineFacts | None = None
     console_offset: int = 0
     cpu_threads: list[int] = []
+    provider: ProviderName = "qemu"
+    vagrant: Placed | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether its QEMU runs; one of Vagrant's may be another process by now, which goes by its domain's UUID."""
+        if self.qemu is not None and self.qemu.identity.alive:
+            return True
+        return self.vagrant is not None and domain.find(self.vagrant.uuid) is not None
 
 
 class Registry:
-    """All machines of one person on this host."""
+    """All machines of one person on this host.
 
-    def __init__(self, layout: Layout) -> None:
+    :param make: makes what destroys a machine of Vagrant's; the real adapter where none is given.
+    """
+
+    def __init__(self, layout: Layout, make: MakeClient | None = None) -> None:
         self.folder = layout.machines
+        self._make = make
 
     def path(self, name: str) -> Path:
         """Return a machine's folder."""
         return self.folder / name
 
-    def create(self, name: str, owner: Literal["run", "person"]) -> Registration:
+    def create(self, name: str, owner: Literal["run", "person"], provider: ProviderName = "qemu") -> Registration:
         """Make a machine's folder, readable by its owner only, and register it.
 
         :param name: empty: one is made up.
@@ -98,7 +118,12 @@ class Registry:
         if me is None:
             raise MachineError("/proc is not mounted: processes cannot be told apart", "mount /proc")
         registration = Registration(
-            schema=REGISTRATION_SCHEMA, name=name, owner=owner, owner_process=me, created=time.time()
+            schema=REGISTRATION_SCHEMA,
+            name=name,
+            owner=owner,
+            owner_process=me,
+            created=time.time(),
+            provider=provider,
         )
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -136,22 +161,41 @@ class Registry:
         return [registration for registration in found if registration.owner != "ended"]
 
     def end(self, name: str) -> None:
-        """Kill a machine's QEMU if it still runs and remove its folder but for the logs."""
+        """End a machine if it still runs and remove its folder but for the logs.
+
+        :raises LabError: neither Vagrant nor libvirt could remove one of Vagrant's; it stays registered.
+        """
         folder = self.path(name)
         registration = self.read(name)
-        if registration is not None:
+        if registration is not None and registration.vagrant is not None:
+            if registration.owner != "ended":
+                remains.remove(registration.vagrant, folder, self._make)
+        elif registration is not None:
             qemu = registration.qemu.identity if registration.qemu is not None else find(folder)
             if qemu is not None:
                 qemu.kill(folder)
-            if registration.owner != "ended":
-                with contextlib.suppress(OSError):
-                    self.write(msgspec.structs.replace(registration, owner="ended", qemu=None, ready=False))
+        self.forget(name)
+
+    def forget(self, name: str) -> None:
+        """Register a machine as ended, without ending it, and remove its folder but for the logs."""
+        folder = self.path(name)
+        registration = self.read(name)
+        if registration is not None and registration.owner != "ended":
+            with contextlib.suppress(OSError):
+                self.write(msgspec.structs.replace(registration, owner="ended", qemu=None, ready=False))
         for path in list(folder.iterdir()) if folder.is_dir() else []:
-            if path.name not in LOGS:
+            if path.name in LOGS:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
                 path.unlink(missing_ok=True)
 
-    def sweep(self) -> list[str]:
-        """Clear machines whose owner is dead and the oldest logs; return the names of the machines cleared."""
+    def sweep(self, say: Callable[[str], None] = lambda _: None) -> list[str]:
+        """Clear machines whose owner is dead and the oldest logs; return the names of the machines cleared.
+
+        :param say: is told what takes long, and what could not be cleared.
+        """
         cleared = []
         ended = []
         for folder in self._folders():
@@ -160,12 +204,31 @@ class Registry:
                 self._sweep_unregistered(folder)
             elif registration.owner == "ended":
                 ended.append((registration.created, folder))
-            elif _orphaned(registration):
-                self.end(folder.name)
+            elif _orphaned(registration) and self._clear(registration, say):
                 cleared.append(folder.name)
         for _, folder in sorted(ended)[:-KEPT_LOGS]:
             shutil.rmtree(folder, ignore_errors=True)
         return cleared
+
+    def _clear(self, registration: Registration, say: Callable[[str], None]) -> bool:
+        """End what nobody will end; return whether it was done."""
+        name, placed = registration.name, registration.vagrant
+        if placed is None:
+            self.end(name)
+            return True
+        with _turn(self.path(name)) as mine:
+            if not mine:  # another process is at it
+                return False
+            if placed.adopted:  # its owner died while taking over what a person had made: that stays
+                self.forget(name)
+                return True
+            say(f"machine {name} has lost its owner: Vagrant destroys it, which takes some seconds")
+            try:
+                self.end(name)
+            except LabError as error:
+                say(f"{error.message}; it is tried again at the next start")
+                return False
+        return True
 
     def _folders(self) -> list[Path]:
         try:
@@ -184,10 +247,24 @@ class Registry:
         registration = self.read(name)
         if registration is None:
             return
-        dead = registration.ready and (registration.qemu is None or not registration.qemu.identity.alive)
+        # One of Vagrant's that does not run was halted, and can be brought up again.
+        dead = registration.ready and registration.vagrant is None and not registration.alive
         if registration.owner == "ended" or dead or _orphaned(registration):
             self.end(name)
             shutil.rmtree(self.path(name), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[bool]:
+    """Tell whether this process is the one that clears ``folder``."""
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = stack.enter_context((folder / ".clearing").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
 
 
 def _orphaned(registration: Registration) -> bool:

@@ -12,7 +12,7 @@ import msgspec
 from go_labs import matrix, spec
 from go_labs.matrix import MatrixPlan, PlannedRun
 from go_labs.spec import TIMED
-from provision.jobs import EVIDENCE
+from provision.labrun import EVIDENCE
 from vm.errors import RecordError
 
 AROUND_SECONDS = 3.0

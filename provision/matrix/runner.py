@@ -25,7 +25,8 @@ from go_labs.spec import LabFolder
 from provision import hostshare, jobs
 from provision.gobuild import variant
 from provision.house import House
-from provision.jobs import EVIDENCE, Job
+from provision.jobs import Job
+from provision.labrun import EVIDENCE
 from provision.matrix import classify
 from provision.matrix.cores import Cores, HostTurn, Seat
 from provision.matrix.journal import Journal, now, settle

@@ -29,7 +29,8 @@ from go_labs.spec import Clock, LabFolder
 from provision import hostfacts, jobs, labrun, payload
 from provision.gobuild import variant
 from provision.house import START_SECONDS, House
-from provision.jobs import EVIDENCE, Job
+from provision.jobs import Job
+from provision.labrun import EVIDENCE
 from provision.matrix import classify, estimate, planning
 from provision.matrix.journal import Journal, now, settle
 from provision.matrix.runner import Reporters, Runner, Shown, render

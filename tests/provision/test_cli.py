@@ -64,3 +64,18 @@ def test_a_table_takes_texts_literally_and_is_plain_where_nobody_looks(capsys: p
 @pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (1023, "1023 B"), (150 << 20, "150 MiB"), (3 << 30, "3.0 GiB")])
 def test_sizes_are_told_in_binary_units(size: int, text: str) -> None:
     assert cli.human_size(size) == text
+
+
+def test_a_provider_is_one_that_there_is_or_left_to_the_machine() -> None:
+    assert [cli.provider(text) for text in ("", "qemu", "vagrant")] == [None, "qemu", "vagrant"]
+    with pytest.raises(UsageError, match="'vagrnt' is not known") as refused:
+        cli.provider("vagrnt")
+
+    assert refused.value.hint == "did you mean vagrant?"
+
+
+def test_options_that_qemu_alone_has_are_refused_with_vagrant_and_with_the_reason() -> None:
+    assert cli.provider("qemu", cold=True, system_qemu=True, clock=True) == "qemu"
+    assert cli.provider("vagrant", cold=False, system_qemu=False) == "vagrant"
+    with pytest.raises(UsageError, match=r"--system-qemu means nothing .* libvirt always uses the host's QEMU"):
+        cli.provider("vagrant", system_qemu=True)

@@ -15,23 +15,27 @@ from provision import jobs
 from provision.house import House
 from vm import lock as locks
 from vm.errors import UsageError
-from vm.machine import MachineFacts
+from vm.machine import MachineFacts, ProviderName
 from vm.paths import Layout
 from vm.registry import Process, Registry
+from vm.vagrant.domain import Placed
 
 
 @pytest.fixture
-def house(layout: Layout) -> House:
-    """A lab whose folders are this test's own and whose words nobody hears."""
+def house(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+    """A lab whose folders are this test's own, Vagrant's too, and whose words nobody hears."""
+    monkeypatch.setenv("VAGRANT_DOTFILE_PATH", str(tmp_path / "dot-vagrant"))
     return House(layout, say=lambda _: None)
 
 
-def register(house: House, name: str, line: str, *, alive: bool = True) -> None:
+def register(
+    house: House, name: str, line: str, *, alive: bool = True, provider: ProviderName = "qemu", data: str = ""
+) -> None:
     """Register a machine of a person; its process is this one, so that it lives."""
     registry = Registry(house.layout)
-    made = registry.create(name, "person")
+    made = registry.create(name, "person", provider)
     facts = MachineFacts(
-        provider="qemu",
+        provider=provider,
         kernel=house.lock.kernels[line],
         qemu_version="10.0.13",
         accelerator="tcg",
@@ -50,7 +54,18 @@ def register(house: House, name: str, line: str, *, alive: bool = True) -> None:
     me = Process.of(os.getpid())
     assert me is not None
     process = me if alive else msgspec.structs.replace(me, started=me.started - 1)
-    registry.write(msgspec.structs.replace(made, qemu=process, ready=True, port=40022, facts=facts))
+    placed = Placed(data=data, machine=name, uuid=UUID, host="192.168.121.7") if provider == "vagrant" else None
+    registry.write(msgspec.structs.replace(made, qemu=process, ready=True, port=40022, facts=facts, vagrant=placed))
+
+
+UUID = "0d7f3c3e-5a0e-4a3c-9c0a-1b2c3d4e5f60"
+
+
+def created_by_plain_vagrant(tmp_path: Path, name: str) -> None:
+    """Leave what `vagrant up` leaves in its data folder."""
+    path = tmp_path / "dot-vagrant" / "machines" / name / "libvirt" / "id"
+    path.parent.mkdir(parents=True)
+    path.write_text(UUID)
 
 
 def test_a_name_means_the_machine_of_that_name(house: House) -> None:
@@ -98,6 +113,66 @@ def test_a_machine_that_ended_by_itself_is_shown_as_dead(house: House) -> None:
     register(house, "mine", "6.1")
 
     assert {row.name: row.state for row in house.machines()} == {"gone": "dead", "mine": "running"}
+
+
+def test_machines_of_both_providers_are_listed_and_found_by_what_is_registered(house: House) -> None:
+    register(house, "mine", "6.1")
+    register(house, "lab-6.1", "6.1", provider="vagrant")
+
+    rows = {row.name: (row.provider, row.state, row.host) for row in house.machines()}
+
+    assert rows == {
+        "lab-6.1": ("vagrant", "running", "192.168.121.7"),
+        "mine": ("qemu", "running", "127.0.0.1"),
+    }
+    with pytest.raises(UsageError, match="several"):
+        house.choose("6.1", "")
+
+
+def test_a_provider_narrows_what_could_be_meant(house: House) -> None:
+    register(house, "mine", "6.1")
+    register(house, "lab-6.1", "6.1", provider="vagrant")
+
+    assert replace(house, kind="vagrant").choose("6.1", "") == "lab-6.1"
+    assert replace(house, kind="qemu").choose("", "") == "mine"
+    with pytest.raises(UsageError, match=r"lab-6\.1 is one of vagrant, not of qemu"):
+        replace(house, kind="qemu").machine("lab-6.1")
+
+
+def test_one_of_vagrants_that_does_not_run_was_halted_and_is_not_dead(house: House) -> None:
+    register(house, "lab-6.1", "6.1", provider="vagrant", alive=False)
+
+    assert [row.state for row in house.machines()] == ["halted"]
+
+
+def test_a_machine_of_plain_vagrant_is_listed_but_meant_only_by_name_of_the_provider(
+    house: House, tmp_path: Path
+) -> None:
+    created_by_plain_vagrant(tmp_path, "lab-6.1")
+
+    (row,) = house.machines()
+    assert (row.name, row.provider, row.registered, row.state) == ("lab-6.1", "vagrant", False, "halted")
+    assert row.release == house.lock.kernels["6.1"].release
+    with pytest.raises(UsageError, match="there is no machine of yours"):
+        house.choose("", "")
+    assert replace(house, kind="vagrant").choose("6.1", "") == "lab-6.1"
+    assert replace(house, kind="qemu").machines() == []
+
+
+def test_ending_all_machines_leaves_those_of_plain_vagrant(house: House, tmp_path: Path) -> None:
+    created_by_plain_vagrant(tmp_path, "lab-6.1")
+    register(house, "mine", "6.1", alive=False)
+
+    assert house.end("", "", everything=True) == ["mine"]
+    assert [row.name for row in house.machines()] == ["lab-6.1"]
+
+
+def test_vagrant_has_no_box_of_a_kernel_of_ones_own(house: House) -> None:
+    own = msgspec.structs.replace(house.kernel("5.10"), line="mine", support="own")
+
+    house.check_kernels([own])
+    with pytest.raises(UsageError, match="no box of"):
+        replace(house, kind="vagrant").check_kernels([own])
 
 
 def test_kernels_are_named_by_line_or_release_and_not_twice(house: House) -> None:

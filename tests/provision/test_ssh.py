@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,15 @@ def target(tmp_path: Path) -> Iterator[SshTarget]:
         yield served
 
 
+@pytest.mark.parametrize("kind", ["rsa", "ed25519"])
+def test_keys_that_vagrant_makes_are_read_whatever_their_kind(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "private_key"
+    kinds = {"rsa": ["-t", "rsa", "-m", "PEM"], "ed25519": ["-t", "ed25519"]}
+    subprocess.run(["ssh-keygen", "-q", "-N", "", *kinds[kind], "-f", path], check=True)
+    with serving(tmp_path) as served, pytest.raises(SshError, match="refused the key of root"):
+        connect(dataclasses.replace(served, private_key=path), soon())
+
+
 @pytest.fixture
 def shell(target: SshTarget) -> Iterator[Shell]:
     with connect(target, Deadline.after(10)) as connected:
@@ -37,6 +47,13 @@ def soon() -> Deadline:
 def test_a_command_gives_output_errors_and_status(shell: Shell) -> None:
     done = shell.run("echo out; echo err >&2; exit 7", soon())
     assert (done.status, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
+
+
+def test_a_key_that_cannot_be_read_is_told_with_its_path(target: SshTarget, tmp_path: Path) -> None:
+    (tmp_path / "broken").write_text("no key")
+    for name in ("broken", "absent"):
+        with pytest.raises(SshError, match=f"{name} cannot be read"):
+            connect(dataclasses.replace(target, private_key=tmp_path / name), soon())
 
 
 def test_words_are_quoted_so_that_they_arrive_as_given(shell: Shell) -> None:

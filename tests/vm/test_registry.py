@@ -132,3 +132,15 @@ def test_a_registration_that_cannot_be_read_is_no_machine(registry: Registry, co
 
     assert registry.read("mine") is None
     assert registry.all() == []
+
+
+def test_a_registration_of_before_there_was_vagrant_is_one_of_qemu(registry: Registry) -> None:
+    registry.create("mine", "person")
+    path = registry.path("mine") / "machine.json"
+    old = {k: v for k, v in msgspec.json.decode(path.read_bytes()).items() if k not in ("provider", "vagrant")}
+    path.write_bytes(msgspec.json.encode(old))
+
+    found = registry.read("mine")
+
+    assert found is not None
+    assert (found.provider, found.vagrant) == ("qemu", None)

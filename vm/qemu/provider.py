@@ -15,14 +15,14 @@ from typing import Self
 import msgspec
 
 from vm.deadline import Deadline
-from vm.errors import IntegrityError, KernelPanicError, MachineError, UsageError
+from vm.errors import IntegrityError, MachineError, UsageError
 from vm.keys import PRIVATE_KEY, make_identity
 from vm.machine import MachineFacts, MachineRequest, SshTarget
 from vm.model import Kernel
 from vm.paths import Layout
 from vm.qemu import accel
 from vm.qemu.command import MACHINE_TYPE, Hardware, kernel_command_line
-from vm.qemu.console import last_words, panic
+from vm.qemu.console import last_words
 from vm.qemu.control import Control
 from vm.qemu.launch import CONSOLE, CONTROL, OVERLAY, QMP, Arrival, Launch, make_overlay, take_identity, write_identity
 from vm.qemu.parts import Parts, qemu_version
@@ -41,6 +41,7 @@ from vm.qemu.warm import (
     state_key,
 )
 from vm.registry import Process, Registration, Registry
+from vm.watch import ConsoleWatch
 
 ADDRESS = "127.0.0.1"
 
@@ -67,7 +68,7 @@ class QemuMachine:
         self._registration = registration
         self._parts = parts
         self._process: subprocess.Popen[bytes] | None = None
-        self._seen = -1
+        self._watch = ConsoleWatch(registration.name, self.console_path)
 
     def __repr__(self) -> str:
         return f"QemuMachine({self.name!r})"
@@ -127,7 +128,7 @@ class QemuMachine:
         :raises KernelPanicError: the console shows a panic. :raises QemuDiedError: QEMU ended without one.
         """
         alive = self.alive()  # before the log is read: QEMU writes the panic, then ends
-        self._check_console()
+        self._watch.check(self._registration.console_offset)
         if not alive:
             raise died(self.folder, self._status())
 
@@ -138,21 +139,6 @@ class QemuMachine:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.wait(timeout=1.0)  # it may be ending just now
         return None
-
-    def _check_console(self) -> None:
-        try:
-            size = self.console_path.stat().st_size
-            if size == self._seen:
-                return
-            with self.console_path.open("rb") as log:
-                log.seek(self._registration.console_offset)
-                text = log.read().decode("utf-8", "replace")
-        except OSError:
-            return
-        event = panic(text)
-        if event is not None:
-            raise KernelPanicError(f"the kernel of {self.name} panicked: {event.words}", f"see {self.console_path}")
-        self._seen = size
 
     def console_words(self) -> str:
         """Return the last lines of the console log in one, for messages."""
@@ -219,7 +205,7 @@ class QemuMachine:
 
     def _launch(self) -> Launch:
         size = self.console_path.stat().st_size if self.console_path.exists() else 0
-        self._seen = -1
+        self._watch.forget()
         host_key = (self.folder / HOST_KEY).read_text().strip()
         self._update(ready=False, qemu=None, console_offset=size, host_key=host_key)
         detached = self._registration.owner == "person"
@@ -272,7 +258,7 @@ class QemuProvider:
 
     def start(self, request: MachineRequest, deadline: Deadline) -> QemuMachine:
         """Start a machine; see :meth:`vm.machine.Provider.start`."""
-        for name in self.registry.sweep():
+        for name in self.registry.sweep(self._say):
             self._say(f"cleared machine {name}, whose owner had died")
         parts = self._parts(request.kernel)
         counted = request.clock == "virtual"
@@ -311,6 +297,8 @@ class QemuProvider:
         """Return a machine by name, started by whichever process, or ``None`` if there is none."""
         registration = self.registry.read(name)
         if registration is None or registration.owner == "ended" or registration.facts is None:
+            return None
+        if registration.provider != "qemu":
             return None
         return QemuMachine(self, registration, self._parts(registration.facts.kernel))
 

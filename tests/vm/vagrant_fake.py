@@ -1,0 +1,135 @@
+"""Vagrant as the provider sees it, played by this process: a machine is a `sleep` whose words have a domain's UUID."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vm.deadline import Deadline
+from vm.errors import VagrantError
+from vm.vagrant import domain
+
+BOX = "20261125.22231.1"
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI"
+
+
+@dataclass(frozen=True, slots=True)
+class FakeLogin:
+    host: str
+    port: int
+    user: str
+    private_key: Path
+
+
+@dataclass
+class FakeHost:
+    """Everything that Vagrant has on a host: domains by UUID, and what was asked, in order.
+
+    :param fails: command → what Vagrant says instead of doing it.
+    :param console: what a machine that starts writes to its console.
+    """
+
+    asked: list[str] = field(default_factory=list)
+    variables: list[dict[str, str]] = field(default_factory=list)
+    fails: dict[str, str] = field(default_factory=dict)
+    console: str = "[    0.1] Linux\r\nKMLAB-HOST-KEY {key}\r\n"
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    snapshots: dict[str, list[str]] = field(default_factory=dict)
+    made: int = 0
+
+    def client(self, data: Path, log: Path, variables: Mapping[str, str]) -> FakeVagrant:
+        self.variables.append(dict(variables))
+        return FakeVagrant(self, data, log, dict(variables))
+
+    def boot(self, identity: str) -> None:
+        words = "-machine pc-q35-7.2,usb=off -accel tcg -cpu Haswell-noTSX,pcid=off -m 1024 -smp 2,sockets=2 -uuid"
+        self.running[identity] = subprocess.Popen(
+            ["sh", "-c", "sleep 1000 & wait", "qemu", *words.split(), identity], start_new_session=True
+        )
+        while domain.find(identity) is None:
+            time.sleep(0.005)
+
+    def halt(self, identity: str) -> None:
+        """End the domain, as `vagrant halt` from elsewhere, or the machine itself."""
+        with contextlib.suppress(KeyError):
+            child = self.running.pop(identity)
+            subprocess.run(["pkill", "-KILL", "-s", str(child.pid)], check=False)
+            child.wait()
+
+    def end(self) -> None:
+        for identity in list(self.running):
+            self.halt(identity)
+
+
+@dataclass
+class FakeVagrant:
+    host: FakeHost
+    data: Path
+    log: Path
+    variables: dict[str, str]
+
+    def _asked(self, command: str, machine: str) -> None:
+        self.host.asked.append(f"{command} {machine}")
+        with self.log.open("a") as log:
+            log.write(f"vagrant {command} {machine}\n")
+        if command in self.host.fails:
+            raise VagrantError(self.host.fails[command], f"see {self.log}")
+
+    def _id(self, machine: str) -> Path:
+        return self.data / "machines" / machine / "libvirt" / "id"
+
+    def up(self, machine: str, deadline: Deadline) -> None:
+        self._asked("up", machine)
+        deadline.check("vagrant up")
+        path = self._id(machine)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(str(uuid.uuid4()))
+            meta = {"name": "kmlab/6.1", "version": BOX, "provider": "libvirt"}
+            path.with_name("box_meta").write_text(json.dumps(meta))
+            self.host.made += 1
+        self.host.boot(path.read_text())
+        if "LAB_CONSOLE" in self.variables:
+            Path(self.variables["LAB_CONSOLE"]).write_text(self.host.console.format(key=f"{HOST_KEY}{self.host.made}"))
+
+    def destroy(self, machine: str, deadline: Deadline) -> None:
+        self._asked("destroy", machine)
+        deadline.check("vagrant destroy")
+        path = self._id(machine)
+        if path.exists():
+            self.host.halt(path.read_text())
+            self.host.snapshots.pop(path.read_text(), None)
+            path.unlink()
+
+    def state(self, machine: str, deadline: Deadline) -> str:
+        self._asked("state", machine)
+        deadline.check("vagrant status")
+        path = self._id(machine)
+        if not path.exists():
+            return "not_created"
+        return "running" if path.read_text() in self.host.running else "shutoff"
+
+    def login(self, machine: str, deadline: Deadline) -> FakeLogin:
+        self._asked("login", machine)
+        deadline.check("vagrant ssh-config")
+        return FakeLogin("192.168.121.7", 22, "root", self.data / "private_key")
+
+    def forget(self, machine: str) -> None:
+        """Nothing is remembered here."""
+
+    def snapshot_save(self, machine: str, name: str, deadline: Deadline) -> None:
+        self._asked("snapshot_save", machine)
+        deadline.check("vagrant snapshot save")
+        self.host.snapshots.setdefault(self._id(machine).read_text(), []).append(name)
+
+    def snapshot_restore(self, machine: str, name: str, deadline: Deadline) -> None:
+        self._asked("snapshot_restore", machine)
+        deadline.check("vagrant snapshot restore")
+        if name not in self.host.snapshots.get(self._id(machine).read_text(), []):
+            raise VagrantError(f"there is no snapshot {name}")
