@@ -266,7 +266,7 @@ check_libvirt_runs() {
   fi
   say "libvirtd does not run, and this host has no systemd to start it. As root, before Vagrant is used:"
   say "  virtlogd -d && libvirtd -d && virsh -c qemu:///system net-start default"
-  say "where /dev/kvm is there but useless ('invoke doctor' tells), rather: python -m tests.vagrant_host up"
+  say "or, where /dev/kvm is useless, too: .venv/bin/python -m tests.vagrant_host up (ended by: … down)"
 }
 
 with_vagrant() {

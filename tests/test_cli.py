@@ -401,6 +401,15 @@ def test_setup_says_no_to_an_argument_it_does_not_know() -> None:
     assert done.stderr.startswith("error: setup.sh knows no argument")
 
 
+def test_setup_tells_every_package_that_it_installs() -> None:
+    text = (REPOSITORY / "setup.sh").read_text()
+    lists = re.findall(r"^readonly (?:VAGRANT_)?PACKAGES=\(([^)]*)\)", text, re.MULTILINE)
+    done = subprocess.run(["./setup.sh", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+
+    assert len(lists) == 2
+    assert {name for names in lists for name in names.split()} <= set(done.stdout.split())
+
+
 def test_a_second_setup_changes_nothing_and_asks_no_network() -> None:
     stamp = REPOSITORY / ".venv" / ".kmlab-stamp"
     before = stamp.stat().st_mtime_ns

@@ -49,6 +49,8 @@ VERSION = "20260101.0.1"
 
 def make_box(folder: Path) -> Path:
     """Make a box with an empty disk, and the metadata that name it."""
+    folder /= "box"
+    folder.mkdir()
     (folder / "metadata.json").write_text('{"provider": "libvirt", "format": "qcow2", "virtual_size": 1}')
     (folder / "Vagrantfile").write_text('Vagrant.configure("2") { |config| }\n')
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "box.img", "16M"], cwd=folder, check=True)
@@ -83,22 +85,21 @@ def test_a_machine_is_made_asked_snapshot_and_destroyed(vagrant: Vagrant, tmp_pa
     with pytest.raises(SetupError, match="the box kmlab/test-tiny is not added"):
         vagrant.up("one", soon())
 
-    vagrant.box_add(make_box(tmp_path), "libvirt", soon(), force=False)
+    metadata = make_box(tmp_path)
+    vagrant.box_add(metadata, "libvirt", soon(), force=False)
     with pytest.raises(VagrantError, match="added already"):
-        vagrant.box_add(tmp_path / "tiny.json", "libvirt", soon(), force=False)
-    vagrant.box_add(tmp_path / "tiny.json", "libvirt", soon(), force=True)
+        vagrant.box_add(metadata, "libvirt", soon(), force=False)
+    vagrant.box_add(metadata, "libvirt", soon(), force=True)
     assert InstalledBox("kmlab/test-tiny", "libvirt", VERSION) in vagrant.boxes(soon())
 
     with pytest.raises(HangError, match="Waiting for domain to get an IP address"):
-        vagrant.up("one", Deadline.after(30))
+        vagrant.up("one", Deadline.after(15))
     assert domain("one") in daemons.inventory().domains
     assert vagrant.state("one", soon()) == "inaccessible"
 
     vagrant.snapshot_save("one", "first one", soon())
     assert vagrant.snapshots("one", soon()) == ["first one"]
     assert vagrant.snapshots("two", soon()) == []
-    with pytest.raises(VagrantError, match="there is no snapshot other"):
-        vagrant.snapshot_restore("one", "other", soon())
 
     vagrant.destroy("one", soon())
     assert vagrant.state("one", soon()) == "not_created"

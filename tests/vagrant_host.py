@@ -76,12 +76,14 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 class Inventory:
     """What libvirtd knows, and what it put on the host. Volumes are named with their pools.
 
+    :param active: networks that run.
     :param processes: command lines of daemons, machines and DHCP servers, by process number.
     """
 
     domains: frozenset[str]
     volumes: frozenset[tuple[str, str]]
     networks: frozenset[str]
+    active: frozenset[str]
     pools: frozenset[str]
     processes: frozenset[tuple[int, str]]
     bridges: frozenset[str]
@@ -126,6 +128,7 @@ def inventory() -> Inventory:
         domains=names("list", "--all", "--name"),
         volumes=frozenset((pool, name) for pool in names("pool-list", "--name") for name in _volumes(pool)),
         networks=names("net-list", "--all", "--name"),
+        active=names("net-list", "--name"),
         pools=pools,
         processes=frozenset(_processes()),
         bridges=frozenset(name for _, name in socket.if_nameindex() if name.startswith(("virbr", "vnet"))),
@@ -210,6 +213,14 @@ def remove_new(before: Inventory, folder: Path) -> None:
         is_box = volume.startswith("kmlab-VAGRANTSLASH-") and "_vagrant_box_image_" in volume
         if is_box and not any(path.endswith(f"/{volume}") for path in backing):
             virsh("vol-delete", volume, "--pool", pool)
+    for pool in names("pool-list", "--all", "--name") - before.pools:
+        if not _volumes(pool):
+            virsh("pool-destroy", pool)
+            virsh("pool-undefine", pool)
+    if NETWORK not in before.active and " connections=" not in virsh("net-dumpxml", NETWORK).stdout:
+        virsh("net-destroy", NETWORK)
+        if NETWORK not in before.networks:
+            virsh("net-undefine", NETWORK)
 
 
 @contextlib.contextmanager
@@ -218,8 +229,8 @@ def hosting(folder: Path) -> Iterator[VagrantHost]:
 
     :param folder: for VAGRANT_HOME, and where tests keep Vagrant's data.
     """
-    started = up(Process.of(os.getpid()))
     before = inventory()
+    started = up(Process.of(os.getpid()))
     try:
         yield VagrantHost(folder / "vagrant-home", started)
     finally:

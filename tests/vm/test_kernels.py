@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vm import kernels
+from vm import kernels, lock
 from vm.apt import Index
 from vm.errors import ConfigError, UsageError
 from vm.kernels import Lacking
@@ -140,7 +140,7 @@ def test_the_path_in_the_pool_follows_the_archives_rule() -> None:
     ],
 )
 def test_a_kernels_toml_that_does_not_hold_together_says_where(tmp_path: Path, text: str, says: str) -> None:
-    roots = '\n[tools]\nsuites = ["x"]\npackages = []\n[base]\nsuites = ["x"]\npackages = []\n'
+    roots = "".join(f'\n[{name}]\nsuites = ["x"]\npackages = []\n' for name in lock.ROOTS)
     path = tmp_path / "kernels.toml"
     head = 'schema = 1\nflavour = "f"\n' + roots
     path.write_text(head + text if text.startswith("[") else text, encoding="utf-8")

@@ -214,8 +214,9 @@ class Vagrant:
     def interrupt(self) -> None:
         """End the calls that are under way in other threads: Ctrl-C reaches only the main one."""
         with self._lock:
-            for child in self._children:
-                _signal(child, signal.SIGTERM)
+            children = list(self._children)
+        for child in children:
+            _end(child)
 
     def run(self, arguments: Sequence[str], deadline: Deadline) -> str:
         """Run Vagrant with ``arguments`` and return its standard output. Raises what all calls raise."""
