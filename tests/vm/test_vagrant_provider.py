@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import subprocess
 from collections.abc import Iterator
@@ -12,49 +11,14 @@ import msgspec
 import pytest
 
 from tests.vm.qemu_parts import KERNEL, make_parts
-from tests.vm.vagrant_fake import BOX, HOST_KEY, FakeHost
+from tests.vm.vagrant_fake import BOX, HOST_KEY, SECONDS, Bench, FakeHost
 from vm.deadline import Deadline
 from vm.errors import HangError, KernelPanicError, MachineError, UsageError, VagrantError
 from vm.machine import MachineRequest
 from vm.paths import Layout
 from vm.registry import Process
 from vm.vagrant import domain, firstcopy, hostkey, remains, versions
-from vm.vagrant.machine import VagrantMachine
 from vm.vagrant.provider import SNAPSHOT, VagrantProvider
-
-SECONDS = 30.0
-
-
-@dataclasses.dataclass
-class Bench:
-    """A provider, the Vagrant that it talks to, and what it said and resumed."""
-
-    provider: VagrantProvider
-    host: FakeHost
-    data: Path
-    said: list[str]
-    resumed: list[str]
-
-    def start(self, **wishes: object) -> VagrantMachine:
-        request = MachineRequest(KERNEL, accel="tcg", **wishes)  # type: ignore[arg-type]
-        return self.provider.start(request, Deadline.after(SECONDS))
-
-    def person(self) -> VagrantMachine:
-        return self.start(owner="person", name="lab-6.1")
-
-    def plain_up(self) -> str:
-        """Do what a person does with `vagrant up lab-6.1`; return the domain's UUID."""
-        log = self.data.parent / "plain.log"
-        self.host.client(self.data, log, {}).up("lab-6.1", Deadline.after(SECONDS))
-        return domain.machine_id(self.data, "lab-6.1")
-
-    def plain_destroy(self) -> None:
-        self.host.client(self.data, self.data.parent / "plain.log", {}).destroy("lab-6.1", Deadline.after(SECONDS))
-
-    def commands(self) -> list[str]:
-        """Return what was asked since the last time, without questions."""
-        asked, self.host.asked = self.host.asked, []
-        return [words for words in asked if not words.startswith(("state", "login"))]
 
 
 @pytest.fixture

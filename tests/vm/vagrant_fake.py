@@ -11,10 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.vm.qemu_parts import KERNEL
 from vm.deadline import Deadline
 from vm.errors import VagrantError
+from vm.machine import MachineRequest
 from vm.vagrant import domain
+from vm.vagrant.machine import VagrantMachine
+from vm.vagrant.provider import VagrantProvider
 
+SECONDS = 30.0
 BOX = "20261125.22231.1"
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI"
 
@@ -133,3 +138,35 @@ class FakeVagrant:
         deadline.check("vagrant snapshot restore")
         if name not in self.host.snapshots.get(self._id(machine).read_text(), []):
             raise VagrantError(f"there is no snapshot {name}")
+
+
+@dataclass
+class Bench:
+    """A provider, the Vagrant that it talks to, and what it said and resumed."""
+
+    provider: VagrantProvider
+    host: FakeHost
+    data: Path
+    said: list[str]
+    resumed: list[str]
+
+    def start(self, **wishes: object) -> VagrantMachine:
+        request = MachineRequest(KERNEL, accel="tcg", **wishes)  # type: ignore[arg-type]
+        return self.provider.start(request, Deadline.after(SECONDS))
+
+    def person(self) -> VagrantMachine:
+        return self.start(owner="person", name="lab-6.1")
+
+    def plain_up(self) -> str:
+        """Do what a person does with `vagrant up lab-6.1`; return the domain's UUID."""
+        log = self.data.parent / "plain.log"
+        self.host.client(self.data, log, {}).up("lab-6.1", Deadline.after(SECONDS))
+        return domain.machine_id(self.data, "lab-6.1")
+
+    def plain_destroy(self) -> None:
+        self.host.client(self.data, self.data.parent / "plain.log", {}).destroy("lab-6.1", Deadline.after(SECONDS))
+
+    def commands(self) -> list[str]:
+        """Return what was asked since the last time, without questions."""
+        asked, self.host.asked = self.host.asked, []
+        return [words for words in asked if not words.startswith(("state", "login"))]
