@@ -19,9 +19,9 @@ from vm.qemu.parts import Parts
 from vm.qemu.process import listening, short_path, spawn
 from vm.qemu.qmp import Qmp
 from vm.qemu.warm import DISK, HOST_KEY, INITRD, RAM, TEMPLATE, WarmState
+from vm.registered import CONSOLE
 
 OVERLAY = "overlay.qcow2"
-CONSOLE = "console.log"
 QMP = "qmp"
 CONTROL = "control"
 _PORT_WORDS = "Could not set up host forwarding rule"

@@ -9,13 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
 from vm.deadline import Deadline
-from vm.errors import IntegrityError, MachineError, UsageError
+from vm.errors import IntegrityError, UsageError
 from vm.keys import PRIVATE_KEY, make_identity
 from vm.machine import MachineFacts, MachineRequest, SshTarget
 from vm.model import Kernel
@@ -24,7 +22,7 @@ from vm.qemu import accel
 from vm.qemu.command import MACHINE_TYPE, Hardware, kernel_command_line
 from vm.qemu.console import last_words
 from vm.qemu.control import Control
-from vm.qemu.launch import CONSOLE, CONTROL, OVERLAY, QMP, Arrival, Launch, make_overlay, take_identity, write_identity
+from vm.qemu.launch import CONTROL, OVERLAY, QMP, Arrival, Launch, make_overlay, take_identity, write_identity
 from vm.qemu.parts import Parts, qemu_version
 from vm.qemu.process import died, end, short_path
 from vm.qemu.qmp import Qmp
@@ -40,6 +38,7 @@ from vm.qemu.warm import (
     WarmStore,
     state_key,
 )
+from vm.registered import CONSOLE, RegisteredMachine
 from vm.registry import Process, Registration, Registry
 from vm.watch import ConsoleWatch
 
@@ -60,60 +59,21 @@ def _leave_cold(_: QemuMachine, __: Deadline) -> None:
     return
 
 
-class QemuMachine:
+class QemuMachine(RegisteredMachine):
     """One machine under QEMU. See :class:`vm.machine.Machine`."""
 
     def __init__(self, provider: QemuProvider, registration: Registration, parts: Parts) -> None:
+        super().__init__(provider.registry, registration)
         self._provider = provider
-        self._registration = registration
         self._parts = parts
         self._process: subprocess.Popen[bytes] | None = None
         self._watch = ConsoleWatch(registration.name, self.console_path)
-
-    def __repr__(self) -> str:
-        return f"QemuMachine({self.name!r})"
-
-    @property
-    def name(self) -> str:
-        """How a person finds it again."""
-        return self._registration.name
-
-    @property
-    def folder(self) -> Path:
-        """Its own folder: sockets, logs, disk, key."""
-        return self._provider.registry.path(self.name)
-
-    @property
-    def owner(self) -> str:
-        """``run`` or ``person``."""
-        return self._registration.owner
 
     @property
     def ssh(self) -> SshTarget:
         """Where to log in."""
         registration = self._registration
         return SshTarget(ADDRESS, registration.port, "root", self.folder / PRIVATE_KEY, registration.host_key)
-
-    @property
-    def console_path(self) -> Path:
-        """The log of the kernel's console; it outlives the machine."""
-        return self.folder / CONSOLE
-
-    @property
-    def pid(self) -> int:
-        """QEMU's process, 0 where there is none."""
-        return self._registration.qemu.pid if self._registration.qemu else 0
-
-    @property
-    def cpu_threads(self) -> tuple[int, ...]:
-        """The threads of QEMU that run its CPUs."""
-        return tuple(self._registration.cpu_threads)
-
-    def facts(self) -> MachineFacts:
-        """Return what the machine is."""
-        if self._registration.facts is None:
-            raise MachineError(f"machine {self.name} has not come up")
-        return self._registration.facts
 
     def alive(self) -> bool:
         """Return whether QEMU still runs."""
@@ -189,14 +149,6 @@ class QemuMachine:
         elif self._registration.qemu is not None:
             self._registration.qemu.identity.kill(self.folder)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     @property
     def hardware(self) -> Hardware:
         """What the guest sees."""
@@ -207,7 +159,7 @@ class QemuMachine:
         size = self.console_path.stat().st_size if self.console_path.exists() else 0
         self._watch.forget()
         host_key = (self.folder / HOST_KEY).read_text().strip()
-        self._update(ready=False, qemu=None, console_offset=size, host_key=host_key)
+        self.update(ready=False, qemu=None, console_offset=size, host_key=host_key)
         detached = self._registration.owner == "person"
         return Launch(
             self.name,
@@ -222,15 +174,11 @@ class QemuMachine:
 
     def _started(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
-        self._update(qemu=Process.of(process.pid))
+        self.update(qemu=Process.of(process.pid))
 
     def _ready(self, arrival: Arrival, start: str) -> None:
         facts = msgspec.structs.replace(self.facts(), start=start)
-        self._update(ready=True, port=arrival.port, cpu_threads=arrival.cpu_threads, facts=facts)
-
-    def _update(self, **changes: object) -> None:
-        self._registration = msgspec.structs.replace(self._registration, **changes)
-        self._provider.registry.write(self._registration)
+        self.update(ready=True, port=arrival.port, cpu_threads=arrival.cpu_threads, facts=facts)
 
 
 class QemuProvider:

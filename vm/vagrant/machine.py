@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from vm.deadline import Deadline
 from vm.errors import LabError, MachineError, VagrantError
-from vm.machine import MachineFacts, SshTarget
+from vm.machine import SshTarget
+from vm.registered import RegisteredMachine
 from vm.registry import Process, Registration
 from vm.vagrant import domain, hostkey
 from vm.vagrant.domain import Placed
@@ -20,7 +20,6 @@ from vm.watch import ConsoleWatch
 if TYPE_CHECKING:
     from vm.vagrant.provider import VagrantProvider
 
-CONSOLE = "console.log"
 KEEPALIVE_SECONDS = 15
 """libvirt lets a machine that reboots start again: only a packet tells then that the old connection is gone."""
 ASK_SECONDS = 60.0
@@ -44,35 +43,17 @@ STATES = {
 """Vagrant's words for a machine that does not run → what happened to it."""
 
 
-class VagrantMachine:
+class VagrantMachine(RegisteredMachine):
     """One machine under Vagrant. See :class:`vm.machine.Machine`."""
 
     def __init__(self, provider: VagrantProvider, registration: Registration) -> None:
+        super().__init__(provider.registry, registration)
         self._provider = provider
-        self._registration = registration
         self._watch = ConsoleWatch(registration.name, self.console_path)
         self._begin: int | None = None
         self._asked = (0.0, "")
         self.how_reset = ""
         """What the last reset did, as a clause: its provider decides."""
-
-    def __repr__(self) -> str:
-        return f"VagrantMachine({self.name!r})"
-
-    @property
-    def name(self) -> str:
-        """How a person finds it again."""
-        return self._registration.name
-
-    @property
-    def folder(self) -> Path:
-        """Its own folder: logs, and Vagrant's data where a run owns it."""
-        return self._provider.registry.path(self.name)
-
-    @property
-    def owner(self) -> str:
-        """``run`` or ``person``."""
-        return self._registration.owner
 
     @property
     def placed(self) -> Placed:
@@ -82,36 +63,10 @@ class VagrantMachine:
         return self._registration.vagrant
 
     @property
-    def registration(self) -> Registration:
-        """What is registered of it."""
-        return self._registration
-
-    @property
     def ssh(self) -> SshTarget:
         """Where to log in."""
         placed, registration = self.placed, self._registration
         return SshTarget(placed.host, registration.port, placed.user, Path(placed.private_key), registration.host_key)
-
-    @property
-    def console_path(self) -> Path:
-        """The log of the kernel's console; it outlives the machine. Plain ``vagrant up`` keeps none."""
-        return self._provider.registry.path(self._registration.name) / CONSOLE
-
-    @property
-    def pid(self) -> int:
-        """QEMU's process; 0 where it cannot be seen."""
-        return self._registration.qemu.pid if self._registration.qemu else 0
-
-    @property
-    def cpu_threads(self) -> tuple[int, ...]:
-        """The threads of QEMU that run its CPUs."""
-        return tuple(self._registration.cpu_threads)
-
-    def facts(self) -> MachineFacts:
-        """Return what the machine is."""
-        if self._registration.facts is None:
-            raise MachineError(f"machine {self.name} has not come up")
-        return self._registration.facts
 
     def alive(self) -> bool:
         """Return whether it still runs: whether there is a process with its domain's UUID.
@@ -196,19 +151,6 @@ class VagrantMachine:
         """Destroy it and remove all but the logs. Where that fails, it is told and tried again at the next start."""
         self._provider.stop(self)
         self._registration = msgspec.structs.replace(self._registration, qemu=None, ready=False, owner="ended")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def update(self, **changes: object) -> None:
-        """Change what is registered of it."""
-        self._registration = msgspec.structs.replace(self._registration, **changes)
-        self._provider.registry.write(self._registration)
 
     def place(self, **changes: object) -> None:
         """Change where it is with Vagrant."""

@@ -23,10 +23,11 @@ from vm.model import Kernel
 from vm.paths import Layout
 from vm.qemu import accel
 from vm.qemu.parts import Parts
+from vm.registered import CONSOLE
 from vm.registry import Registration, Registry
 from vm.vagrant import domain, firstcopy, hostkey, remains
 from vm.vagrant.domain import Placed, created, kernel_line, machine_id, machine_name, person_data
-from vm.vagrant.machine import ASK_SECONDS, BY_DESTROYING, BY_SNAPSHOT, CONSOLE, RUNNING, STATES, VagrantMachine
+from vm.vagrant.machine import ASK_SECONDS, BY_DESTROYING, BY_SNAPSHOT, RUNNING, STATES, VagrantMachine
 from vm.vagrant.versions import qemu_version, vagrant_version
 
 SNAPSHOT = "kmlab-first-start"
