@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,20 @@ pytestmark = [pytest.mark.vagrant, pytest.mark.build]
 INVOKE = str(Path(sys.executable).parent / "invoke")
 PREFIX = "kmlab-plain-"
 SECONDS = 600
+PROJECT = f"""
+Vagrant.configure("2") do |config|
+  config.vm.box = "kmlab/7.3"
+  config.LINE
+  config.vm.provider :libvirt do |libvirt|
+    libvirt.default_prefix = "{PREFIX}"
+    libvirt.driver = "qemu"
+    libvirt.cpu_mode = "custom"
+    libvirt.cpu_model = "Haswell-noTSX"
+    libvirt.management_network_keep = true
+  end
+end
+"""
+"""All that a project of one's own has to say of a box on a host where CPUs are emulated."""
 
 
 @dataclass
@@ -31,14 +46,14 @@ class Person:
 
     variables: dict[str, str] = field(repr=False)
 
-    def run(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, cwd: Path = REPOSITORY, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            words, cwd=REPOSITORY, env={**self.variables, **more}, stdin=subprocess.DEVNULL, capture_output=True,
+            words, cwd=cwd, env={**self.variables, **more}, stdin=subprocess.DEVNULL, capture_output=True,
             text=True, timeout=SECONDS, check=False,
         )  # fmt: skip
 
-    def vagrant(self, *words: str, **more: str) -> str:
-        done = self.run("vagrant", *words, **more)
+    def vagrant(self, *words: str, cwd: Path = REPOSITORY, **more: str) -> str:
+        done = self.run("vagrant", *words, cwd=cwd, **more)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip()
 
@@ -127,6 +142,19 @@ def test_what_is_on_the_disk_stays_over_halt_and_up_and_goes_with_destroy(person
 
     person.vagrant("destroy", "-f", "lab-7.3")
     assert f"{PREFIX}lab-7.3" not in inventory().domains
+
+
+def test_the_line_that_shares_a_folder_works_in_a_project_of_ones_own(person: Person, tmp_path: Path) -> None:
+    line = re.search(r"^#   lab\.(vm\.synced_folder .*)$", (REPOSITORY / "Vagrantfile").read_text(), re.MULTILINE)
+    assert line is not None
+    (tmp_path / "Vagrantfile").write_text(PROJECT.replace("LINE", line[1]))
+    (tmp_path / "mine.txt").write_text("shared")
+    data = {"VAGRANT_DOTFILE_PATH": str(tmp_path / ".vagrant")}
+    try:
+        person.vagrant("up", "--provider", "libvirt", cwd=tmp_path, **data)
+        assert person.vagrant("ssh", "-c", "cat /vagrant/mine.txt", cwd=tmp_path, **data) == "shared"
+    finally:
+        person.vagrant("destroy", "-f", cwd=tmp_path, **data)
 
 
 def test_boxes_are_added_once_and_replaced_where_they_have_other_bytes(person: Person, tmp_path: Path) -> None:
