@@ -19,6 +19,10 @@ PROBE_SECONDS = 30.0
 REMEMBERED_SECONDS = 1.0
 """Time that it gets when it is asked again: 0.02 s were measured where it remembers, 2 s and more where it does not."""
 
+START_WITHOUT_KVM = (
+    "as root: .venv/bin/python -m tests.vagrant_host up (hides /dev/kvm, which is useless here, from libvirtd)"
+)
+
 HIDE_KVM = "end libvirtd, then as root: .venv/bin/python -m tests.vagrant_host up (it hides /dev/kvm from libvirtd)"
 
 
@@ -30,7 +34,7 @@ def findings(host: Host, kvm: KvmReport) -> list[Finding]:
     found = [program(host)]
     if host.which("vagrant") is None or found[0].result != "ok":
         return found
-    found += [plugin(host), daemon(host)]
+    found += [plugin(host), daemon(host, kvm)]
     if found[-1].result == "ok":
         found += [network(host), pool(host), probing(host, kvm)]
     return found
@@ -57,9 +61,10 @@ def plugin(host: Host) -> Finding:
     return Finding(check=check, result="ok", detail=lines[0])
 
 
-def daemon(host: Host) -> Finding:
+def daemon(host: Host, kvm: KvmReport) -> Finding:
     """Whether libvirtd answers, and answers this user."""
     check = "libvirtd"
+    start = START_LIBVIRTD if kvm.state is not Kvm.UNUSABLE else START_WITHOUT_KVM
     if host.which("virsh") is None or host.which("libvirtd") is None:
         return Finding(check=check, result="warn", detail="libvirt is not installed", fix=INSTALL)
     answer = _virsh(host, "version")
@@ -73,9 +78,9 @@ def daemon(host: Host) -> Finding:
             return Finding(check=check, result="warn", detail=detail, fix=fix)
         return Finding(check=check, result="warn", detail=f"{host.user} may not use it", fix=JOIN_GROUP)
     if "Failed to connect socket" in answer.text:
-        return Finding(check=check, result="warn", detail="it does not run", fix=START_LIBVIRTD)
+        return Finding(check=check, result="warn", detail="it does not run", fix=start)
     words = answer.text.splitlines()[0] if answer.text else "it said nothing"
-    return Finding(check=check, result="warn", detail=f"it does not answer: {words}", fix=START_LIBVIRTD)
+    return Finding(check=check, result="warn", detail=f"it does not answer: {words}", fix=start)
 
 
 def network(host: Host) -> Finding:

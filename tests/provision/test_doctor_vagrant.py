@@ -136,6 +136,13 @@ def test_each_fault_is_a_warning_with_its_remedy(asked: str, answer: Answer, che
     assert fix in finding.fix
 
 
+def test_where_kvm_is_useless_libvirtd_is_to_be_started_without_it() -> None:
+    host = Made({"version": refused("No such file or directory")})
+
+    assert "hides /dev/kvm" in found(host, "libvirtd", USELESS).fix
+    assert "hides /dev/kvm" not in found(host, "libvirtd", WORKS).fix
+
+
 def test_libvirt_that_is_not_installed_beside_vagrant_is_told() -> None:
     assert found(Made(missing=["libvirtd"]), "libvirtd").fix == "./setup.sh --with-vagrant"
 

@@ -90,6 +90,17 @@ def test_at_its_end_it_is_destroyed_and_leaves_its_logs(bench: Bench) -> None:
     assert bench.host.running == {}
 
 
+def test_what_vagrant_never_made_is_not_destroyed(bench: Bench) -> None:
+    bench.host.fails["up"] = bench.host.fails["destroy"] = "libvirtd does not run"
+
+    with pytest.raises(VagrantError, match="libvirtd does not run"):
+        bench.start(name="never")
+
+    assert bench.commands() == ["up lab-6.1"]
+    assert not [words for words in bench.said if "destroyed" in words]
+    assert bench.provider.registry.all() == []
+
+
 def test_a_start_that_fails_leaves_nothing_but_logs(bench: Bench) -> None:
     bench.host.fails["login"] = "ssh-config: the machine is not ready for SSH"
 

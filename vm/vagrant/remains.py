@@ -44,6 +44,10 @@ def remove(placed: Placed, folder: Path, make: MakeClient | None = None, virsh: 
     if placed.prefix and not data.exists():  # it was given up before Vagrant was asked for anything
         return
     uuid = machine_id(data, placed.machine) or placed.uuid
+    if not uuid:  # Vagrant knows of no machine: there is nothing that it could destroy
+        if placed.prefix:  # a run that was killed while Vagrant made the domain has left one all the same
+            _remove_domain(placed, "", virsh or run_virsh)
+        return
     try:
         client = (make or _vagrant)(data, folder / LOG, prefix(placed))
         client.destroy(placed.machine, Deadline.after(DESTROY_SECONDS))
@@ -54,9 +58,6 @@ def remove(placed: Placed, folder: Path, make: MakeClient | None = None, virsh: 
                 f"machine {placed.machine} cannot be destroyed: {error.message}",
                 error.hint or f"virsh -c {URI} list --all; {folder / LOG} has what Vagrant said",
             ) from error
-    if placed.prefix and not uuid:
-        # A run that was killed while Vagrant made the domain has left one that Vagrant does not know yet.
-        _remove_domain(placed, "", virsh or run_virsh)
 
 
 def _remove_domain(placed: Placed, uuid: str, virsh: Virsh) -> bool:
