@@ -170,7 +170,6 @@ set -e
 mount --make-rprivate /
 mount -t tmpfs none /run
 mount -t tmpfs none /var/lib
-ip link set lo up
 cd {REPOSITORY}
 {sys.executable} - <<'PROGRAM'
 from pathlib import Path
