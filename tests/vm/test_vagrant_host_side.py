@@ -12,7 +12,10 @@ import pytest
 from vm.deadline import Deadline
 from vm.errors import HangError, MachineError
 from vm.paths import Layout
+from vm.registry import Process, Registration
 from vm.vagrant import domain, firstcopy, hostkey
+from vm.vagrant.domain import Placed
+from vm.vagrant.provider import variables
 
 QEMU = (Path(__file__).parent / "fixtures" / "vagrant" / "qemu-command-line.txt").read_text().splitlines()
 """The words of a QEMU that libvirt 9.0 had started for a machine of Vagrant's."""
@@ -175,3 +178,19 @@ def test_waiting_for_another_machine_ends_with_the_deadline(layout: Layout, monk
         firstcopy.turn(layout, "6.1", "1", Deadline.after(0.2), lambda _: None),
     ):
         pass
+
+
+def test_only_root_is_given_a_console_log_because_libvirt_lets_nobody_else_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = Placed(data=str(tmp_path), machine="lab-6.1", prefix="kmlab-run-1-")
+    me = Process(pid=1, started=1)
+    registered = Registration(
+        schema=1, name="run-1", owner="run", owner_process=me, created=0.0, provider="vagrant", vagrant=placed
+    )
+
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert variables(registered, tmp_path) == {"LAB_PREFIX": "kmlab-run-1-"}
+
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert variables(registered, tmp_path)["LAB_CONSOLE"] == str(tmp_path / "console.log")

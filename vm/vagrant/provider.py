@@ -178,9 +178,7 @@ class VagrantProvider:
 
     def _bring_up(self, machine: VagrantMachine, deadline: Deadline) -> None:
         """Let Vagrant bring a machine up that does not run, and learn what it is by then."""
-        log = machine.console_path
-        log.unlink(missing_ok=True)
-        log.touch(0o600)  # libvirt's logger keeps the owner of a file that is there; its own only root could read
+        machine.console_path.unlink(missing_ok=True)
         machine.look_anew()
         self._clients.pop(machine.name, None)
         placed, kernel = machine.placed, machine.facts().kernel
@@ -418,7 +416,8 @@ def variables(registration: Registration, folder: Path) -> dict[str, str]:
     if placed is None or placed.adopted:  # whoever made it has told the Vagrantfile, or left it at its defaults
         return {}
     found = remains.prefix(placed)
-    found["LAB_CONSOLE"] = str(folder / CONSOLE)
+    if os.geteuid() == 0:  # libvirt's logger makes the file anew, and only root may read what it makes
+        found["LAB_CONSOLE"] = str(folder / CONSOLE)
     if registration.facts is not None:
         found |= {
             "LAB_MEMORY": str(registration.facts.memory_mib),
