@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tarfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 
@@ -15,9 +12,8 @@ from provision.house import House
 from vm import lock as locks
 from vm.artefacts import disk_usage
 from vm.boxes import boxes as made
-from vm.boxes import catalog
+from vm.boxes import catalog, installed
 from vm.boxes.boxes import Box, Boxes
-from vm.boxes.build import INFO
 from vm.boxes.plans import ProviderName
 from vm.deadline import Deadline
 from vm.model import Kernel
@@ -79,41 +75,18 @@ def add(house: House, kernels: Sequence[Kernel], providers: Sequence[ProviderNam
     for box in found:
         catalogue = catalog.write(house.layout, boxes.of(box.kernel))
         known = (box.name, box.provider, box.version) in there
-        if known and installed_disk(box) == disk_of(box):
+        if known and installed.disk_installed(box) == installed.disk_of(box):
             rows.append(_row(box, "there"))
             continue
         house.say(f"{box.name} {box.version} ({box.provider}): giving it to Vagrant")
         vagrant.box_add(catalogue, box.provider, Deadline.after(ADD_SECONDS), force=known)
         rows.append(_row(box, "replaced" if known else "added"))
         if known and box.provider == "libvirt":
-            volume = f"{escaped(box.name)}_vagrant_box_image_{box.version}_box.img"
+            volume = installed.volume(box.name, box.version)
             house.say(
                 f"libvirt may have the old disk still: virsh -c qemu:///system vol-delete {volume} --pool default"
             )
     return rows
-
-
-def disk_of(box: Box) -> str:
-    """Return the hash of a box's disk, as the box says it."""
-    with tarfile.open(box.path, "r:") as members:
-        found = members.extractfile(INFO)
-        return str(json.load(found)["disk_sha256"]) if found else ""
-
-
-def installed_disk(box: Box) -> str:
-    """Return the hash of the disk that Vagrant has of this name and version; "" where that cannot be told."""
-    home = Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d")
-    info = home / "boxes" / escaped(box.name) / box.version / box.provider / INFO
-    try:
-        said = json.loads(info.read_bytes())
-    except (OSError, ValueError):
-        return ""
-    return str(said.get("disk_sha256", "")) if isinstance(said, dict) else ""
-
-
-def escaped(name: str) -> str:
-    """Return a box's name as Vagrant has it in paths."""
-    return name.replace("/", "-VAGRANTSLASH-")
 
 
 def show(rows: Sequence[BoxRow]) -> None:

@@ -237,15 +237,14 @@ class House:
 
         :raises UsageError: Vagrant has another one of the same name and version, which it would take instead.
         """
-        from provision import boxes
-        from vm.boxes import catalog
+        from vm.boxes import catalog, installed
         from vm.boxes.boxes import Boxes
 
         builder = Boxes(self.builder())
         (box,) = builder.obtain([kernel], ["libvirt"])
         catalog.write(self.layout, builder.of(kernel))
-        installed = boxes.installed_disk(box)
-        if installed and installed != boxes.disk_of(box):
+        disk = installed.disk_installed(box)
+        if disk and disk != installed.disk_of(box):
             raise UsageError(
                 f"Vagrant has another box {box.name} {box.version} than the lock's",
                 f"invoke boxes.add --kernel {kernel.line}",

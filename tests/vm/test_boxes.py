@@ -10,10 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from provision import boxes as given
 from vm import lock
 from vm.artefacts import Artefact, Seal
-from vm.boxes import build, catalog, disk, grub, plans
+from vm.boxes import build, catalog, disk, grub, installed, plans
 from vm.boxes.boxes import Box
 from vm.boxes.disk import Partition
 from vm.errors import BuildError, UsageError
@@ -191,10 +190,10 @@ def test_a_box_that_vagrant_has_is_known_by_its_disk(tmp_path: Path, monkeypatch
     locked = lock.read()
     box = made_up(locked, tmp_path)[0]
     monkeypatch.setenv("VAGRANT_HOME", str(tmp_path / "home"))
-    assert given.installed_disk(box) == ""
+    assert installed.disk_installed(box) == ""
 
     folder = tmp_path / "home" / "boxes" / "kmlab-VAGRANTSLASH-6.1" / box.version / "libvirt"
     folder.mkdir(parents=True)
     (folder / "info.json").write_text('{"disk_sha256": "abc"}')
 
-    assert given.installed_disk(box) == "abc"
+    assert installed.disk_installed(box) == "abc"

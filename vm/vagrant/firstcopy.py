@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
+from vm.boxes import installed
 from vm.deadline import Deadline
 from vm.paths import Layout
 from vm.vagrant.remains import Virsh, run_virsh
@@ -20,16 +19,11 @@ from vm.vagrant.remains import Virsh, run_virsh
 POOL = "default"
 
 
-def volume(line: str, version: str) -> str:
-    """Return what vagrant-libvirt calls the copy of a box's disk."""
-    return f"{_escaped(line)}_vagrant_box_image_{version}_box.img"
-
-
 def is_there(line: str, version: str, virsh: Virsh = run_virsh) -> bool:
     """Tell whether Vagrant has the box and libvirt its disk, so that nothing is to be copied."""
-    home = Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d")
-    added = (home / "boxes" / _escaped(line) / version / "libvirt").is_dir()
-    return added and virsh("vol-info", volume(line, version), "--pool", POOL).returncode == 0
+    name = f"kmlab/{line}"
+    added = installed.folder(name, version, "libvirt").is_dir()
+    return added and virsh("vol-info", installed.volume(name, version), "--pool", POOL).returncode == 0
 
 
 @contextlib.contextmanager
@@ -61,7 +55,3 @@ def _taken(descriptor: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _escaped(line: str) -> str:
-    return f"kmlab-VAGRANTSLASH-{line}"
