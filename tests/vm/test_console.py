@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vm.qemu.console import Event, Kind, classify, last_words, panic
+from vm.qemu.console import Event, Kind, classify, last_words, lockup, panic
 
 LOGS = Path(__file__).parent / "fixtures" / "console"
 
@@ -17,6 +17,15 @@ def test_a_panic_is_found_in_the_log_of_each_kernel(line: str) -> None:
 
     assert event is not None
     assert event.words == "sysrq triggered crash"
+
+
+def test_a_cpu_that_is_stuck_for_long_is_told_and_a_short_wait_is_not() -> None:
+    """Recorded on a 6.1 that QEMU 7.2 emulated with two CPUs: it never came back."""
+    log = (LOGS / "lockup-6.1.log").read_text()
+
+    assert lockup(log) == "watchdog: BUG: soft lockup - CPU#1 stuck for 313s! [python3:341]"
+    assert lockup(log.partition("soft lockup")[0]) == ""
+    assert lockup("[   41.0] watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [swapper/0:1]") == ""
 
 
 def test_a_panic_of_the_guests_init_is_told_with_its_reason() -> None:

@@ -218,6 +218,15 @@ def test_a_panic_is_told_with_the_kernels_words(bench: Bench) -> None:
         machine.check()
 
 
+def test_a_machine_that_is_locked_up_is_told_with_what_may_help(bench: Bench) -> None:
+    machine = bench.start()
+    with machine.console_path.open("a") as log:
+        log.write("[  194.0] watchdog: BUG: soft lockup - CPU#1 stuck for 156s! [python3:341]\n")
+
+    with pytest.raises(VagrantError, match=r"is locked up: .*stuck for 156s"):
+        machine.check()
+
+
 def test_a_machine_that_starts_again_by_itself_is_told_while_it_is_in_use(bench: Bench) -> None:
     machine = bench.start()
     machine.check()

@@ -76,6 +76,18 @@ def panic(log: str) -> Event | None:
     return replace(event, words=f"{event.words} ({said[-1]})") if said and "init" in event.words else event
 
 
+STUCK_SECONDS = 60
+"""A CPU that a busy host keeps waiting is back before this; the kernel says so from 22 s on."""
+
+_LOCKUP = re.compile(r"watchdog: BUG: soft lockup - CPU#\d+ stuck for (\d+)s!.*")
+
+
+def lockup(log: str) -> str:
+    """Return what the kernel (kernel/watchdog.c) says of a CPU stuck for :data:`STUCK_SECONDS`; empty: none is."""
+    found = [each for each in _LOCKUP.finditer(log) if int(each[1]) >= STUCK_SECONDS]
+    return found[-1][0].strip() if found else ""
+
+
 def last_words(log: str, count: int = 3) -> str:
     """Return the last lines that hold anything, joined, without control characters: for messages."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]

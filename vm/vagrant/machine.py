@@ -11,6 +11,7 @@ import msgspec
 from vm.deadline import Deadline
 from vm.errors import LabError, MachineError, VagrantError
 from vm.machine import SshTarget
+from vm.qemu.console import lockup
 from vm.registered import RegisteredMachine
 from vm.registry import Process, Registration
 from vm.vagrant import domain, hostkey
@@ -81,7 +82,8 @@ class VagrantMachine(RegisteredMachine):
     def check(self) -> None:
         """Raise if the kernel panicked or the machine does not run.
 
-        :raises KernelPanicError: the console shows a panic. :raises VagrantError: the machine was halted or destroyed.
+        :raises KernelPanicError: the console shows a panic.
+        :raises VagrantError: it shows a CPU that is stuck; or the machine was halted or destroyed.
         """
         alive = self.alive()  # before the log is read: the kernel writes its panic, then ends
         self._check_console()
@@ -104,6 +106,14 @@ class VagrantMachine(RegisteredMachine):
         if text is None:
             return
         self._watch.judge(text)
+        stuck = lockup(text)
+        if stuck:
+            version = self.facts().qemu_version
+            raise VagrantError(
+                f"machine {self.name} is locked up: {stuck}",
+                f"QEMU {version} of this host may do so where it emulates several CPUs (7.2 does, 10 was never seen "
+                "to): run it again, or install a newer one",
+            )
         if hostkey.MARK in text:
             self.look_anew()
             raise VagrantError(f"machine {self.name} was restarted while it was in use", f"see {self.console_path}")
