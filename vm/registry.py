@@ -204,7 +204,7 @@ class Registry:
                 self._sweep_unregistered(folder)
             elif registration.owner == "ended":
                 ended.append((registration.created, folder))
-            elif _orphaned(registration) and self._clear(registration, say):
+            elif orphaned(registration) and self._clear(registration, say):
                 cleared.append(folder.name)
         for _, folder in sorted(ended)[:-KEPT_LOGS]:
             shutil.rmtree(folder, ignore_errors=True)
@@ -249,7 +249,7 @@ class Registry:
             return
         # One of Vagrant's that does not run was halted, and can be brought up again.
         dead = registration.ready and registration.vagrant is None and not registration.alive
-        if registration.owner == "ended" or dead or _orphaned(registration):
+        if registration.owner == "ended" or dead or orphaned(registration):
             self.end(name)
             shutil.rmtree(self.path(name), ignore_errors=True)
 
@@ -267,7 +267,7 @@ def _turn(folder: Path) -> Iterator[bool]:
         yield True
 
 
-def _orphaned(registration: Registration) -> bool:
+def orphaned(registration: Registration) -> bool:
     """Tell whether nobody is left who would end a machine, or finish starting it."""
     unfinished = registration.owner == "run" or not registration.ready
     return unfinished and not registration.owner_process.identity.alive

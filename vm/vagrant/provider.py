@@ -24,7 +24,7 @@ from vm.paths import Layout
 from vm.qemu import accel
 from vm.qemu.parts import Parts
 from vm.registered import CONSOLE
-from vm.registry import Registration, Registry
+from vm.registry import Registration, Registry, orphaned
 from vm.vagrant import domain, firstcopy, hostkey, remains
 from vm.vagrant.domain import Placed, created, kernel_line, machine_id, machine_name, person_data
 from vm.vagrant.machine import ASK_SECONDS, BY_DESTROYING, BY_SNAPSHOT, RUNNING, STATES, VagrantMachine
@@ -274,6 +274,9 @@ class VagrantProvider:
         :raises UsageError: there is none; one that was destroyed is registered as ended.
         """
         machine = self.find(name)
+        if machine is not None and orphaned(machine.registration):
+            self.registry.forget(name)  # who was starting it has died; what Vagrant made by then is taken as it is
+            machine = None
         if machine is None:
             if name not in self.unregistered():
                 raise UsageError(

@@ -1,0 +1,54 @@
+"""What is left of a machine of Vagrant's whose start failed, or whose starter died, and what is made of it."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.vm.test_vagrant_provider import Bench, bench
+from vm.errors import UsageError, VagrantError
+from vm.registry import Process
+
+__all__ = ["bench"]
+
+
+def dead() -> Process:
+    """A process that was there and is not any more."""
+    child = subprocess.Popen(["sleep", "1000"])
+    found = Process.of(child.pid)
+    child.kill()
+    child.wait()
+    assert found is not None
+    return found
+
+
+def test_what_vagrant_never_made_is_not_destroyed(bench: Bench) -> None:
+    bench.host.fails["up"] = bench.host.fails["destroy"] = "libvirtd does not run"
+
+    with pytest.raises(VagrantError, match="libvirtd does not run"):
+        bench.start(name="never")
+
+    assert bench.commands() == ["up lab-6.1"]
+    assert not [words for words in bench.said if "destroyed" in words]
+    assert bench.provider.registry.all() == []
+
+
+def test_a_persons_machine_whose_starter_died_is_taken_as_vagrant_made_it(bench: Bench) -> None:
+    machine = bench.person()
+    machine.update(ready=False, owner_process=dead())
+    bench.commands()
+
+    again = bench.provider.get("lab-6.1")
+
+    assert again.registration.ready
+    assert again.alive()
+    assert bench.commands() == [], "it runs: nothing is brought up again"
+
+
+def test_a_machine_that_somebody_starts_just_now_is_not_touched(bench: Bench) -> None:
+    machine = bench.person()
+    machine.update(ready=False)
+
+    with pytest.raises(UsageError, match="is being started"):
+        bench.provider.get("lab-6.1")
