@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from vm.model import ArtefactHash, Lock
 from vm.paths import Layout
 from vm.qemu.command import kernel_command_line
 
+FIXTURES = Path(__file__).parent / "fixtures"
 MEBI = 1 << 20
 
 
@@ -145,16 +148,33 @@ def test_what_shapes_a_box_shapes_its_key() -> None:
     assert len(names) == 4
 
 
-def test_a_content_id_follows_from_the_content(tmp_path: Path) -> None:
-    ids = set()
-    for drawn, content in (("1234abcd", b"x"), ("00ffee11", b"x"), ("1234abcd", b"y")):
-        path = tmp_path / "disk.vmdk"
-        path.write_bytes(f"# Disk DescriptorFile\nCID={drawn}\nparentCID=ffffffff\n".encode() + content * 100_000)
-        build.name_content(path)
-        ids.add(path.read_bytes().split(b"\n")[1])
+@pytest.mark.parametrize("digits", [8, 7, 6])
+def test_a_content_id_follows_from_the_content_however_many_digits_qemu_img_drew(digits: int, tmp_path: Path) -> None:
+    """Three disks of the same content; qemu-img writes the id that it draws without leading zeros."""
+    recorded = gzip.decompress((FIXTURES / "vmdk" / f"cid-{digits}.vmdk.gz").read_bytes())
+    path = tmp_path / "disk.vmdk"
+    path.write_bytes(recorded)
+    build.name_content(path)
 
-    assert len(ids) == 2
-    (tmp_path / "none").write_bytes(b"KDMV")
+    named = path.read_bytes()
+    descriptor = named[512 : 21 * 512].rstrip(b"\0").decode("ascii").splitlines()
+    assert descriptor[2:4] == ["CID=557fe2d5", "parentCID=ffffffff"]
+    assert descriptor[4:] == recorded[512 : 21 * 512].partition(b"\0")[0].decode("ascii").splitlines()[4:]
+    assert (named[:512], named[21 * 512 :]) == (recorded[:512], recorded[21 * 512 :])
+
+
+def test_another_content_has_another_id(tmp_path: Path) -> None:
+    recorded = gzip.decompress((FIXTURES / "vmdk" / "cid-8.vmdk.gz").read_bytes())
+    path = tmp_path / "disk.vmdk"
+    path.write_bytes(recorded[:-1] + b"x")
+    build.name_content(path)
+
+    assert b"\nCID=557fe2d5\n" not in path.read_bytes()
+    assert re.search(rb"\nCID=[0-9a-f]{8}\n", path.read_bytes())
+
+
+def test_a_file_without_a_descriptor_gets_no_content_id(tmp_path: Path) -> None:
+    (tmp_path / "none").write_bytes(b"KDMV".ljust(1024, b"\0"))
     with pytest.raises(BuildError, match="no descriptor"):
         build.name_content(tmp_path / "none")
 

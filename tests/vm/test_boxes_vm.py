@@ -136,6 +136,7 @@ def test_a_virtualbox_box_asks_for_hardware_that_the_kernel_has_drivers_for(hous
     assert (folder / file.attrib[f"{told}href"]).stat().st_size == int(file.attrib[f"{told}size"])
     assert int(described.attrib[f"{told}capacity"]) == said["virtual-size"]
     assert said["format-specific"]["data"]["create-type"] == "streamOptimized"
+    assert said["format-specific"]["data"]["parent-cid"] == 0xFFFFFFFF  # a disk that stands on no other
     assert items["5"].findtext(f"{RASD}ResourceSubType") == "PIIX4"  # IDE controller, ata_piix
     assert items["10"].findtext(f"{RASD}ResourceSubType") == "virtio"  # network card
     assert items["17"].findtext(f"{RASD}Parent") == items["5"].findtext(f"{RASD}InstanceID")

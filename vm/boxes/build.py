@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import struct
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -105,8 +106,12 @@ def convert(root: ToolsRoot, raw: Path, packed: Path, provider: ProviderName) ->
         name_content(packed)
 
 
-_CID = re.compile(rb"CID=([0-9a-f]{8})\n")
-_DESCRIPTOR_BYTES = 65536
+_CID = re.compile(rb"^CID=([0-9a-f]{1,8})\n", re.MULTILINE)
+"""qemu-img writes a content id without leading zeros; ``parentCID`` must stay as it is."""
+_CID_DIGITS = 8
+_HEADER = struct.Struct("<4sIIQQQQ")
+"""VMware, Virtual Disk Format 5.0, "Hosted Sparse Extent Header": magic, version, flags, capacity, grain size, and the
+descriptor's offset and size; all but the first three in sectors."""
 
 
 def name_content(vmdk: Path) -> None:
@@ -118,15 +123,22 @@ def name_content(vmdk: Path) -> None:
     :raises BuildError: the file has no descriptor.
     """
     with vmdk.open("r+b") as file:
-        head = file.read(_DESCRIPTOR_BYTES)
-        found = _CID.search(head)
+        header = file.read(disk.SECTOR)
+        offset, size = (sectors * disk.SECTOR for sectors in _HEADER.unpack_from(header)[5:7])
+        file.seek(0)
+        before, descriptor = file.read(offset), file.read(size)
+        found = _CID.search(descriptor)
         if found is None:
             raise BuildError(f"{vmdk.name} has no descriptor with a content id")
-        rest = hashlib.sha256(head[: found.start(1)] + head[found.end(1) :])
+        # Behind the first NUL is what a longer id left there when a shorter one was written over it.
+        first, last = descriptor[: found.start(1)], descriptor[found.end(1) :].partition(b"\0")[0]
+        nameless = (first + last).ljust(size - _CID_DIGITS, b"\0")
+        digest = hashlib.sha256(before + nameless)
         while block := file.read(tree.BLOCK):
-            rest.update(block)
-        file.seek(found.start(1))
-        file.write(f"{int(rest.hexdigest()[:8], 16) & 0x7FFFFFFF:08x}".encode())
+            digest.update(block)
+        name = f"{int(digest.hexdigest()[:8], 16) & 0x7FFFFFFF:0{_CID_DIGITS}x}".encode()
+        file.seek(offset)
+        file.write((first + name + last).ljust(size, b"\0"))
 
 
 def box_members(lock: Lock, images: Images, provider: ProviderName, packed: Path, capacity: int) -> list[Entry]:
