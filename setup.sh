@@ -21,6 +21,10 @@ readonly PACKAGES=(mmdebstrap uidmap passwd gpgv debian-archive-keyring ca-certi
 readonly VAGRANT_PACKAGES=(vagrant vagrant-libvirt libvirt-daemon-system libvirt-daemon-config-network libvirt-clients
   qemu-system-x86 qemu-utils dnsmasq-base)
 
+# QEMU 7.2 of Debian 12 locks up now and then where it emulates several CPUs. The backports have 10.0.
+readonly SOUND_QEMU=1:8 BACKPORTED=(qemu-system-x86 qemu-utils)
+readonly BACKPORTS=/etc/apt/sources.list.d/kmlab-backports.sources
+
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 readonly here venv="$here/.venv"
 readonly stamp="$venv/.kmlab-stamp"
@@ -40,6 +44,8 @@ With --with-vagrant, for those who want Vagrant as a second way to machines (nob
 
   4. host packages that are missing: vagrant vagrant-libvirt libvirt-daemon-system libvirt-daemon-config-network
      libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base
+     On Debian 12, where KVM cannot be used, QEMU comes from Debian's backports, because 7.2 locks up when it emulates;
+     /etc/apt/sources.list.d/kmlab-backports.sources then names them
   5. you, where you are not root, in the group libvirt
   6. libvirtd and its default network started, where systemd runs; where it does not, nothing is started and you are
      told how to
@@ -122,22 +128,33 @@ apt_get() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" >&2
 }
 
+# Fetches the package index and leaves in apt_options what an installation needs to know of how.
+apt_options=()
+scratch=""
+refresh_index() {
+  apt_options=()
+  apt_get update && return
+  say "apt-get update failed; trying again with the distribution's own package sources alone"
+  [[ -n $scratch ]] || scratch=$(mktemp -d)
+  trap 'rm -rf -- "$scratch"' EXIT
+  rm -f -- "$scratch"/*
+  own_sources "$scratch" || die "no package source of the distribution is configured" "see /etc/apt/sources.list.d"
+  chmod -R a+rX "$scratch"
+  # Without List-Cleanup=0 the indexes of all other sources would be deleted.
+  apt_options=(-o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$scratch" -o APT::Get::List-Cleanup=0)
+  apt_get "${apt_options[@]}" update
+}
+
+apt_install() {
+  apt_get ${apt_options[@]+"${apt_options[@]}"} install --yes --no-install-recommends "$@"
+}
+
 install_packages() {
-  local -a missing=("$@") options=()
-  folder=""
+  local -a missing=("$@")
   say "installing host packages: ${missing[*]}"
-  if ! apt_get update; then
-    say "apt-get update failed; trying again with the distribution's own package sources alone"
-    folder=$(mktemp -d)
-    trap 'rm -rf -- "$folder"' EXIT
-    own_sources "$folder" || die "no package source of the distribution is configured" "see /etc/apt/sources.list.d"
-    chmod -R a+rX "$folder"
-    # Without List-Cleanup=0 the indexes of all other sources would be deleted.
-    options=(-o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$folder" -o APT::Get::List-Cleanup=0)
-    apt_get "${options[@]}" update ||
-      die "the package index cannot be fetched" "check the network and 'apt-get update', then run ./setup.sh again"
-  fi
-  apt_get ${options[@]+"${options[@]}"} install --yes --no-install-recommends "${missing[@]}" ||
+  refresh_index ||
+    die "the package index cannot be fetched" "check the network and 'apt-get update', then run ./setup.sh again"
+  apt_install "${missing[@]}" ||
     die "these packages could not be installed: ${missing[*]}" \
       "see apt-get's words above; on Ubuntu, mmdebstrap needs the universe component"
 }
@@ -231,6 +248,44 @@ check_venv() {
   printf '%s\n' "$wanted" | as_lab_user tee -- "$stamp" >/dev/null
 }
 
+# Whether machines of Vagrant's are emulated here, by the same signs as the Vagrantfile's.
+emulates() {
+  [[ ! -r /dev/kvm || ! -w /dev/kvm ]] || grep -qsE '^flags.*\<hypervisor\>' /proc/cpuinfo
+}
+
+# Where apt gets a release from: the URI of a suite that is configured.
+archive_of() { # SUITE
+  # shellcheck disable=SC2016 # apt-get's own variables
+  apt-get indextargets --no-release-info --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
+    awk -v suite="$1" '$1 == suite { print $2; exit }'
+}
+
+backported_qemu() {
+  local archive
+  if [[ -z $(archive_of bookworm-backports) ]]; then
+    archive=$(archive_of bookworm)
+    [[ -n $archive ]] || return 1
+    printf '%s\n' "# Made by setup.sh of the kernel-matrix lab, for QEMU." "Types: deb" "URIs: $archive" \
+      "Suites: bookworm-backports" "Components: main" "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg" |
+      as_root tee -- "$BACKPORTS" >/dev/null
+  fi
+  refresh_index && apt_install --target-release bookworm-backports "${BACKPORTED[@]}"
+}
+
+check_qemu() {
+  local codename version
+  emulates || return 0
+  codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release 2>/dev/null)
+  [[ $codename == bookworm ]] || return 0
+  version=$(dpkg-query -W -f '${Version}' qemu-system-x86 2>/dev/null) || version=""
+  [[ -z $version ]] || dpkg --compare-versions "$version" lt "$SOUND_QEMU" || return 0
+  say "installing QEMU from Debian's backports: 7.2 locks up now and then where it emulates several CPUs"
+  if ! backported_qemu; then
+    as_root rm -f -- "$BACKPORTS"
+    say "the backports cannot be had here, so QEMU is Debian 12's own; where a machine locks up, give it one CPU"
+  fi
+}
+
 # Who may use libvirt's socket; root may anyway.
 check_libvirt_group() {
   local user
@@ -272,6 +327,7 @@ check_libvirt_runs() {
 with_vagrant() {
   command -v dpkg-query >/dev/null ||
     die "this host has no dpkg" "install vagrant, vagrant-libvirt, libvirt and QEMU with the host's own package manager"
+  check_qemu
   check_packages "${VAGRANT_PACKAGES[@]}"
   check_libvirt_group
   check_libvirt_runs

@@ -17,7 +17,7 @@ WORKS = KvmReport(Kvm.WORKS, "a kernel booted under it")
 VERSION = """Compiled against library: libvirt 9.0.0
 Using library: libvirt 9.0.0
 Using API: QEMU 9.0.0
-Running hypervisor: QEMU 7.2.22
+Running hypervisor: QEMU 10.0.2
 """
 
 
@@ -95,11 +95,12 @@ def test_a_sound_host_has_nothing_to_mend() -> None:
         "libvirtd",
         "libvirt network",
         "libvirt pool",
+        "QEMU of libvirt",
         "libvirt and KVM",
     ]
     assert {finding.result for finding in findings} == {"ok"}
     assert {finding.fix for finding in findings} == {""}
-    assert findings[2].detail == "answers, QEMU 7.2.22"
+    assert findings[2].detail == "answers, QEMU 10.0.2"
 
 
 def test_vagrant_that_does_not_run_ends_the_matter() -> None:
@@ -158,6 +159,23 @@ def test_a_pool_that_is_not_there_yet_is_no_fault_because_vagrant_makes_it() -> 
     host = Made({"pool-list --name": Answer(0, ""), "pool-list --all --name": Answer(0, "")})
 
     assert found(host, "libvirt pool").result == "ok"
+
+
+def test_a_qemu_that_locks_up_is_told_where_it_has_to_emulate() -> None:
+    old = Made({"version": Answer(0, VERSION.replace("10.0.2", "7.2.22"))})
+
+    finding = found(old, "QEMU of libvirt", USELESS)
+
+    assert (finding.result, finding.detail.split()[:3]) == ("warn", ["QEMU", "7.2.22", "locks"])
+    assert "./setup.sh --with-vagrant" in finding.fix
+    assert found(old, "QEMU of libvirt", WORKS).result == "ok"
+    assert found(Made(), "QEMU of libvirt", USELESS).result == "ok"
+
+
+def test_a_libvirt_without_qemu_is_told() -> None:
+    host = Made({"version": Answer(0, VERSION.partition("Running")[0])})
+
+    assert found(host, "QEMU of libvirt").fix == "./setup.sh --with-vagrant"
 
 
 def test_a_daemon_that_examines_qemu_at_each_call_is_found_by_asking_twice() -> None:

@@ -16,6 +16,7 @@ from vm.registered import RegisteredMachine
 from vm.registry import Process, Registration
 from vm.vagrant import domain, hostkey
 from vm.vagrant.domain import Placed
+from vm.vagrant.trouble import INSTALL
 from vm.watch import ConsoleWatch
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class VagrantMachine(RegisteredMachine):
             raise VagrantError(
                 f"machine {self.name} is locked up: {stuck}",
                 f"QEMU {version} of this host may do so where it emulates several CPUs (7.2 does, 10 was never seen "
-                "to): run it again, or install a newer one",
+                f"to): run it again, or install a newer one ({INSTALL} does on Debian 12)",
             )
         if hostkey.MARK in text:
             self.look_anew()
