@@ -10,13 +10,11 @@ import re
 from provision.checks.host import Answer, Finding, Host
 from vm.qemu.accel import Kvm, KvmReport
 from vm.vagrant.trouble import INSTALL, JOIN_GROUP, START_LIBVIRTD, START_NETWORK
+from vm.vagrant.versions import SOUND_QEMU
 
 VIRSH = ("virsh", "-q", "-c", "qemu:///system")
 NETWORK = "default"
 POOL = "default"
-
-SOUND_QEMU = 8
-"""First major version that is taken for sound where it emulates. 7.2 locked up in two of some twenty labs."""
 
 PROBE_SECONDS = 30.0
 """Time that libvirtd gets to examine QEMU the first time; 2 to 4 s were measured."""

@@ -13,6 +13,9 @@ from vm.errors import SetupError
 from vm.paths import Layout
 
 QEMU = "qemu-system-x86_64"
+SOUND_QEMU = 8
+"""First major version that is taken for sound where it emulates several CPUs: 7.2 locked up in two of some twenty labs,
+10.0 in none."""
 _VERSION = re.compile(r"\b\d+\.\d+[\w.]*")
 _SECONDS = 60.0
 
