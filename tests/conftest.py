@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 
 from tests.vagrant_host import VagrantHost, hosting
 from vm.paths import Layout
+from vm.registry import Process
 
 MAY_SKIP: dict[str, str] = {
     "KVM does not work here": "few test hosts have it; what needs it is not judged elsewhere",
@@ -65,6 +67,17 @@ def pytest_make_collect_report(
 def layout(tmp_path: Path) -> Layout:
     """Paths below a folder of this test's own."""
     return Layout(cache=tmp_path / "cache", state=tmp_path / "state", runs=tmp_path / "runs")
+
+
+@pytest.fixture
+def dead() -> Process:
+    """A process that was there and has ended."""
+    child = subprocess.Popen(["sleep", "1000"])
+    process = Process.of(child.pid)
+    child.kill()
+    child.wait()
+    assert process is not None
+    return process
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import subprocess
 import time
 from pathlib import Path
 
@@ -18,17 +17,6 @@ from vm.registry import KEPT_LOGS, Process, Registration, Registry
 @pytest.fixture
 def registry(layout: Layout) -> Registry:
     return Registry(layout)
-
-
-@pytest.fixture
-def dead() -> Process:
-    """A process that has ended."""
-    child = subprocess.Popen(["sleep", "1000"])
-    process = Process.of(child.pid)
-    child.kill()
-    child.wait()
-    assert process is not None
-    return process
 
 
 def owned_by(registry: Registry, registration: Registration, owner: Process) -> Registration:

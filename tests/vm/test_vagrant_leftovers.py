@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
 from tests.vm.test_vagrant_provider import Bench, bench
@@ -11,16 +9,6 @@ from vm.errors import UsageError, VagrantError
 from vm.registry import Process
 
 __all__ = ["bench"]
-
-
-def dead() -> Process:
-    """A process that was there and is not any more."""
-    child = subprocess.Popen(["sleep", "1000"])
-    found = Process.of(child.pid)
-    child.kill()
-    child.wait()
-    assert found is not None
-    return found
 
 
 def test_what_vagrant_never_made_is_not_destroyed(bench: Bench) -> None:
@@ -34,9 +22,9 @@ def test_what_vagrant_never_made_is_not_destroyed(bench: Bench) -> None:
     assert bench.provider.registry.all() == []
 
 
-def test_a_persons_machine_whose_starter_died_is_taken_as_vagrant_made_it(bench: Bench) -> None:
+def test_a_persons_machine_whose_starter_died_is_taken_as_vagrant_made_it(bench: Bench, dead: Process) -> None:
     machine = bench.person()
-    machine.update(ready=False, owner_process=dead())
+    machine.update(ready=False, owner_process=dead)
     bench.commands()
 
     again = bench.provider.get("lab-6.1")
