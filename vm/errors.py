@@ -142,6 +142,12 @@ class VagrantError(MachineError):
     exit_code = 26
 
 
+class MachineLockedError(VagrantError):
+    """Another Vagrant process is at work on the machine."""
+
+    exit_code = 27
+
+
 class LabFailedError(LabError):
     """The workload of a lab failed: it died, hung or reported an error."""
 

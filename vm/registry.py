@@ -219,8 +219,9 @@ class Registry:
         with _turn(self.path(name)) as mine:
             if not mine:  # another process is at it
                 return False
-            if placed.adopted:  # its owner died while taking over what a person had made: that stays
-                self.forget(name)
+            if registration.owner == "person":  # whoever started it has died: what Vagrant made of it by then stays,
+                self.forget(name)  # because it may be what the person made, or went on with, by plain Vagrant
+                say(f"machine {name} was being started when that was ended: what Vagrant has of it stays")
                 return True
             say(f"machine {name} has lost its owner: Vagrant destroys it, which takes some seconds")
             try:
@@ -249,7 +250,10 @@ class Registry:
             return
         # One of Vagrant's that does not run was halted, and can be brought up again.
         dead = registration.ready and registration.vagrant is None and not registration.alive
-        if registration.owner == "ended" or dead or orphaned(registration):
+        if registration.owner == "person" and registration.vagrant is not None and orphaned(registration):
+            self.forget(name)  # what Vagrant has of it stays, as in _clear
+            shutil.rmtree(self.path(name), ignore_errors=True)
+        elif registration.owner == "ended" or dead or orphaned(registration):
             self.end(name)
             shutil.rmtree(self.path(name), ignore_errors=True)
 

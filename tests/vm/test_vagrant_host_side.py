@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -130,17 +132,94 @@ def test_a_machine_that_does_not_tell_its_key_is_an_error_with_the_last_words() 
 # The first machine of a box.
 
 
-def virsh(status: int) -> firstcopy.Virsh:
-    return lambda *words: subprocess.CompletedProcess(words, status, "", "")
+@dataclass
+class Pool:
+    """libvirt's pool with the copy of one box's disk, and Vagrant's home with the box.
+
+    :param sizes: bytes of the copy each time that it is looked at, the last one for ever; none: there is no copy.
+    """
+
+    sizes: list[int]
+    deleted: list[str] = field(default_factory=list)
+
+    def virsh(self, *words: str) -> subprocess.CompletedProcess[str]:
+        if words[0] == "vol-delete":
+            self.deleted.append(words[1])
+            self.sizes = []
+        if not self.sizes:
+            return subprocess.CompletedProcess(words, 1, "", "error: Storage volume not found")
+        size = self.sizes.pop(0) if len(self.sizes) > 1 else self.sizes[0]
+        return subprocess.CompletedProcess(words, 0, f"  <physical unit='bytes'>{size}</physical>\n", "")
 
 
-def test_a_box_is_there_where_vagrant_and_libvirt_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A box of 6.1 in Vagrant's home, with a disk of 1000 bytes."""
     monkeypatch.setenv("VAGRANT_HOME", str(tmp_path))
-    assert not firstcopy.is_there("6.1", "1.2.3", virsh(0))
-    (tmp_path / "boxes" / "kmlab-VAGRANTSLASH-6.1" / "1.2.3" / "libvirt").mkdir(parents=True)
+    monkeypatch.setattr(firstcopy, "GROWS_SECONDS", 0.01)
+    folder = tmp_path / "boxes" / "kmlab-VAGRANTSLASH-6.1" / "1.2.3" / "libvirt"
+    folder.mkdir(parents=True)
+    (folder / "box.img").write_bytes(b"x" * 1000)
+    return folder
 
-    assert firstcopy.is_there("6.1", "1.2.3", virsh(0))
-    assert not firstcopy.is_there("6.1", "1.2.3", virsh(1))
+
+def test_a_box_is_there_where_vagrant_has_it_and_libvirt_all_of_its_disk(box: Path) -> None:
+    assert firstcopy.is_there("6.1", "1.2.3", Pool([1000]).virsh)
+    assert not firstcopy.is_there("6.1", "1.2.3", Pool([]).virsh)
+    assert not firstcopy.is_there("6.1", "1.2.3", Pool([999]).virsh)
+    shutil.rmtree(box)
+    assert not firstcopy.is_there("6.1", "1.2.3", Pool([1000]).virsh)
+
+
+def test_half_a_disk_that_somebody_left_is_removed_before_vagrant_takes_it_for_a_whole_one(
+    box: Path, layout: Layout
+) -> None:
+    assert box.is_dir()
+    pool, said = Pool([400]), list[str]()
+
+    with firstcopy.turn(layout, "6.1", "1.2.3", Deadline.after(30), said.append, pool.virsh):
+        assert pool.deleted == ["kmlab-VAGRANTSLASH-6.1_vagrant_box_image_1.2.3_box.img"]
+        pool.sizes = [1000]
+
+    assert len(pool.deleted) == 1
+    assert "half the disk of box kmlab/6.1 is there" in said[0]
+
+
+def test_a_disk_that_grows_is_one_that_plain_vagrant_copies_and_is_left_to_it(box: Path, layout: Layout) -> None:
+    assert box.is_dir()
+    pool = Pool([400, 400, 700, 900, 1000])
+
+    with firstcopy.turn(layout, "6.1", "1.2.3", Deadline.after(30), lambda _: None, pool.virsh):
+        pass
+
+    assert pool.deleted == []
+
+
+def copy(layout: Layout, pool: Pool, size: int, error: BaseException) -> None:
+    """Copy a disk as far as ``size`` and fail."""
+    with firstcopy.turn(layout, "6.1", "1.2.3", Deadline.after(30), lambda _: None, pool.virsh):
+        pool.sizes = [size]
+        raise error
+
+
+def test_whoever_is_interrupted_while_it_copies_leaves_no_half_of_a_disk(box: Path, layout: Layout) -> None:
+    assert box.is_dir()
+    pool = Pool([])
+
+    with pytest.raises(KeyboardInterrupt):
+        copy(layout, pool, 600, KeyboardInterrupt())
+
+    assert len(pool.deleted) == 1
+
+
+def test_a_whole_disk_outlives_a_start_that_fails(box: Path, layout: Layout) -> None:
+    assert box.is_dir()
+    pool = Pool([])
+
+    with pytest.raises(HangError):
+        copy(layout, pool, 1000, HangError("vagrant up was not over"))
+
+    assert pool.deleted == []
 
 
 def test_the_first_machine_of_a_box_is_waited_for_and_later_ones_are_not(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vm.errors import DiskFullError, LabError, SetupError, VagrantError
+from vm.errors import DiskFullError, LabError, MachineLockedError, SetupError, VagrantError
 from vm.vagrant import trouble
 
 RECORDED = Path(__file__).parent / "fixtures" / "vagrant"
@@ -27,7 +27,7 @@ CASES: list[tuple[str, type[LabError], str, str]] = [
     ("disk_full_download", DiskFullError, "no space left", "vagrant box prune"),
     ("disk_full_unpack", DiskFullError, "no space left", "vagrant box prune"),
     ("disk_full_pool", DiskFullError, "no space left", "vol-list default"),
-    ("lock_held", VagrantError, "another Vagrant process is at work on the machine", "Wait"),
+    ("lock_held", MachineLockedError, "another Vagrant process is at work on the machine", "Wait"),
     ("box_exists", VagrantError, "that version of the box is added already", "boxes.add"),
     ("not_ready_for_ssh", VagrantError, "not created, does not run, or has no address", "vagrant status"),
     ("snapshot_absent", VagrantError, "there is no snapshot nope", "vagrant snapshot list"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.vm.qemu_parts import KERNEL
 from vm.deadline import Deadline
-from vm.errors import VagrantError
+from vm.errors import HangError, MachineLockedError, VagrantError
 from vm.machine import MachineRequest
 from vm.vagrant import domain
 from vm.vagrant.machine import VagrantMachine
@@ -38,6 +38,8 @@ class FakeHost:
 
     :param fails: command → what Vagrant says instead of doing it.
     :param console: what a machine that starts writes to its console.
+    :param memory: MiB of the machines that start, and ``cpus``: whatever the variables say, as a Vagrantfile may.
+    :param hangs: commands that are over only when their deadline is. :param waited: how long each got, in seconds.
     """
 
     asked: list[str] = field(default_factory=list)
@@ -46,6 +48,10 @@ class FakeHost:
     console: str = "[    0.1] Linux\r\nKMLAB-HOST-KEY {key}\r\n"
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     snapshots: dict[str, list[str]] = field(default_factory=dict)
+    hangs: set[str] = field(default_factory=set)
+    waited: list[float] = field(default_factory=list)
+    memory: int = 1024
+    cpus: int = 2
     made: int = 0
 
     def client(self, data: Path, log: Path, variables: Mapping[str, str]) -> FakeVagrant:
@@ -53,7 +59,8 @@ class FakeHost:
         return FakeVagrant(self, data, log, dict(variables))
 
     def boot(self, identity: str) -> None:
-        words = "-machine pc-q35-7.2,usb=off -accel tcg -cpu Haswell-noTSX,pcid=off -m 1024 -smp 2,sockets=2 -uuid"
+        size = f"-m {self.memory} -smp {self.cpus},sockets={self.cpus}"
+        words = f"-machine pc-q35-7.2,usb=off -accel tcg -cpu Haswell-noTSX,pcid=off {size} -uuid"
         self.running[identity] = subprocess.Popen(
             ["sh", "-c", "sleep 1000 & wait", "qemu", *words.split(), identity], start_new_session=True
         )
@@ -84,7 +91,8 @@ class FakeVagrant:
         with self.log.open("a") as log:
             log.write(f"vagrant {command} {machine}\n")
         if command in self.host.fails:
-            raise VagrantError(self.host.fails[command], f"see {self.log}")
+            kind = MachineLockedError if "another Vagrant process" in self.host.fails[command] else VagrantError
+            raise kind(self.host.fails[command], f"see {self.log}")
 
     def _id(self, machine: str) -> Path:
         return self.data / "machines" / machine / "libvirt" / "id"
@@ -135,6 +143,9 @@ class FakeVagrant:
 
     def snapshot_restore(self, machine: str, name: str, deadline: Deadline) -> None:
         self._asked("snapshot_restore", machine)
+        if "snapshot_restore" in self.host.hangs:
+            self.host.waited.append(deadline.remaining)
+            raise HangError("vagrant snapshot restore was not over")
         deadline.check("vagrant snapshot restore")
         if name not in self.host.snapshots.get(self._id(machine).read_text(), []):
             raise VagrantError(f"there is no snapshot {name}")
@@ -157,8 +168,9 @@ class Bench:
     def person(self) -> VagrantMachine:
         return self.start(owner="person", name="lab-6.1")
 
-    def plain_up(self) -> str:
-        """Do what a person does with `vagrant up lab-6.1`; return the domain's UUID."""
+    def plain_up(self, memory: int = 1024, cpus: int = 2) -> str:
+        """Do what a person does with `LAB_MEMORY=… LAB_CPUS=… vagrant up lab-6.1`; return the domain's UUID."""
+        self.host.memory, self.host.cpus = memory, cpus
         log = self.data.parent / "plain.log"
         self.host.client(self.data, log, {}).up("lab-6.1", Deadline.after(SECONDS))
         return domain.machine_id(self.data, "lab-6.1")

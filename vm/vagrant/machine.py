@@ -68,7 +68,14 @@ class VagrantMachine(RegisteredMachine):
     def ssh(self) -> SshTarget:
         """Where to log in."""
         placed, registration = self.placed, self._registration
-        return SshTarget(placed.host, registration.port, placed.user, Path(placed.private_key), registration.host_key)
+        return SshTarget(
+            placed.host,
+            registration.port,
+            placed.user,
+            Path(placed.private_key),
+            registration.host_key,
+            KEEPALIVE_SECONDS,
+        )
 
     def alive(self) -> bool:
         """Return whether it still runs: whether there is a process with its domain's UUID.

@@ -17,7 +17,7 @@ import msgspec
 from vm.boxes.grub import command_line
 from vm.boxes.plans import FORMS
 from vm.deadline import Deadline
-from vm.errors import LabError, MachineError, UsageError, VagrantError
+from vm.errors import LabError, MachineError, MachineLockedError, SetupError, UsageError, VagrantError
 from vm.machine import Accelerator, MachineFacts, MachineRequest
 from vm.model import Kernel
 from vm.paths import Layout
@@ -32,6 +32,9 @@ from vm.vagrant.versions import qemu_version, vagrant_version
 
 SNAPSHOT = "kmlab-first-start"
 """Name of the snapshot that a person's machine is reset to."""
+
+RESTORE_SECONDS = 90.0
+"""Time that a snapshot gets; restoring one took 9 to 11 s on an emulated machine."""
 
 Say = Callable[[str], None]
 """Takes one short sentence on what happens now."""
@@ -171,8 +174,11 @@ class VagrantProvider:
             if request.owner == "person":
                 self._save(made, deadline)
             made.update(ready=True)
-        except BaseException:
-            made.stop()
+        except BaseException as error:
+            if request.owner == "person" and isinstance(error, MachineLockedError):
+                self.registry.forget(made.name)  # another vagrant is making it: it is that one's
+            else:
+                made.stop()
             raise
         return made
 
@@ -215,15 +221,18 @@ class VagrantProvider:
             key = hostkey.ask(login.host, login.port, deadline)
         machine.update(host_key=key)
 
-    def _describe(self, machine: VagrantMachine) -> None:
-        """Correct the facts by the command line of the machine's QEMU: that is what was really started."""
+    def _describe(self, machine: VagrantMachine) -> bool:
+        """Correct the facts by the command line of the machine's QEMU: that is what was really started.
+
+        :returns: whether that command line can be seen.
+        """
         found = domain.find(machine.placed.uuid)
         seen = domain.seen(found.words) if found is not None else None
         box = domain.box_version(Path(machine.placed.data), machine.placed.machine)
         details = f"Vagrant {vagrant_version(self.layout)}, libvirt, box {box or 'of unknown version'}"
         machine.update(facts=msgspec.structs.replace(machine.facts(), provider_details=details))
         if seen is None:
-            return
+            return False
         facts = msgspec.structs.replace(
             machine.facts(),
             qemu_version=qemu_version(self.layout, seen.program),
@@ -236,6 +245,7 @@ class VagrantProvider:
             cmdline=_command_line(seen.accelerator),
         )
         machine.update(facts=facts)
+        return True
 
     def _facts(self, request: MachineRequest, parts: Parts, accelerator: Accelerator) -> MachineFacts:
         return MachineFacts(
@@ -287,7 +297,13 @@ class VagrantProvider:
         if not machine.registration.ready:
             raise UsageError(f"machine {name} is being started", "invoke vm.status shows when it runs")
         uuid = machine_id(Path(machine.placed.data), machine.placed.machine)
-        if uuid and uuid == machine.placed.uuid and machine.alive():
+        known = machine.registration.qemu
+        if uuid and machine.owner == "person" and uuid != machine.placed.uuid:
+            self._say(f"machine {name} was destroyed and made anew by others: it is taken as it is now")
+            self.registry.forget(name)
+            return self._take_over(name, Deadline.after(ASK_SECONDS * 10))
+        # Another process is another start, which may have been told other CPUs, memory and address.
+        if uuid and uuid == machine.placed.uuid and machine.alive() and machine.registration.qemu == known:
             return machine
         self._mend(machine, Deadline.after(ASK_SECONDS * 10))
         return machine
@@ -323,6 +339,11 @@ class VagrantProvider:
             facts = self._facts(MachineRequest(kernel), parts, "tcg")
             machine.update(facts=facts, vagrant=Placed(data=str(person_data()), machine=name, adopted=True))
             self._mend(machine, deadline)
+            if not self._describe(machine):
+                raise SetupError(
+                    f"machine {name} runs, and its QEMU cannot be seen: what it is would be a guess",
+                    f"this host hides the processes of others; vagrant destroy {name}, then let invoke vm.up make it",
+                )
             machine.update(ready=True)
         except BaseException:
             self.registry.forget(name)  # what a person had made stays as it is
@@ -336,10 +357,7 @@ class VagrantProvider:
         """
         name, state = machine.name, machine.state()
         if state in RUNNING:
-            known = machine.placed.uuid
             self._join(machine, deadline)
-            if known and machine.placed.uuid != known:
-                self._say(f"machine {name} was destroyed and made anew by others: it is taken as it is now")
             return
         if state == "not_created":
             self.registry.forget(name)
@@ -359,11 +377,12 @@ class VagrantProvider:
             try:
                 with contextlib.suppress(OSError):
                     os.truncate(machine.console_path, 0)  # a panic from before is over
-                self.client(machine).snapshot_restore(placed.machine, placed.snapshot, deadline)
+                soon = deadline.within(RESTORE_SECONDS)  # so that time is left for the other way
+                self.client(machine).snapshot_restore(placed.machine, placed.snapshot, soon)
                 machine.look_anew()
                 machine.update(qemu=None)
                 machine.locate()
-                self._resume(machine, deadline)
+                self._resume(machine, soon)
             except MachineError as error:
                 deadline.check(f"resetting machine {machine.name}")
                 self._say(f"the snapshot of {machine.name} is of no use ({error.message}): it is made anew")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vm.errors import DiskFullError, LabError, SetupError, VagrantError
+from vm.errors import DiskFullError, LabError, MachineLockedError, SetupError, VagrantError
 
 INSTALL = "./setup.sh --with-vagrant"
 START_LIBVIRTD = "sudo systemctl start libvirtd; without systemd, as root: virtlogd -d && libvirtd -d"
@@ -46,7 +46,7 @@ KNOWN: tuple[Trouble, ...] = (
     Trouble(
         r"another process is already executing an action on the machine|"
         r"Vagrant can't use the requested machine because it is locked",
-        VagrantError,
+        MachineLockedError,
         "another Vagrant process is at work on the machine",
         "Wait until it has finished, then try again.",
     ),
