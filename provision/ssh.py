@@ -241,12 +241,13 @@ def _apart(work: Callable[[], Completed], stop: threading.Event) -> Completed:
             future.set_exception(error)
 
     thread = threading.Thread(target=body, name="ssh", daemon=True)
-    thread.start()
     try:
+        thread.start()
         return future.result()
     finally:
         stop.set()
-        thread.join(STOP_SECONDS)
+        if thread.ident is not None:
+            thread.join(STOP_SECONDS)
 
 
 class _Exchange:

@@ -129,13 +129,23 @@ def qemus(environment: dict[str, str]) -> list[int]:
     return [pid for pid in found if Path(f"/proc/{pid}").exists()]
 
 
+def up(environment: dict[str, str]) -> list[int]:
+    """Those of them that have come up."""
+    found = []
+    for file in (Path(environment["KMLAB_STATE"]) / "machines").glob("matrix-*/machine.json"):
+        registration = json.loads(file.read_text())
+        if registration["owner"] == "run" and registration.get("ready") and registration.get("qemu"):
+            found.append(int(registration["qemu"]["pid"]))
+    return found
+
+
 def test_whatever_ends_it_a_matrix_goes_on_and_repeats_nothing(environment: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "m"
 
     # A machine that dies under a run: the run is tried once more, on a fresh one.
     first = started(environment, *SMALL, *VIRTUAL, "--out", str(folder))
-    until(lambda: (folder / "journal.jsonl").exists() and bool(qemus(environment)), first)
-    os.kill(qemus(environment)[0], signal.SIGKILL)
+    until(lambda: (folder / "journal.jsonl").exists() and bool(up(environment)), first)
+    os.kill(up(environment)[0], signal.SIGKILL)
     until(lambda: len(of(folder, Ended)) >= 2, first)
     lost, again, *_ = of(folder, Ended)
     assert (lost.run, lost.attempt, lost.outcome) == (1, 1, "machine_lost")

@@ -110,6 +110,8 @@ class QemuDiedError(MachineError):
     """QEMU ended by itself, without a panic of the guest's kernel."""
 
     exit_code = 21
+    signal = 0
+    """The signal that ended it; 0: none, or it is not known."""
 
 
 class KernelPanicError(MachineError):

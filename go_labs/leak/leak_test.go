@@ -139,7 +139,7 @@ func TestPlantedLeaksAreWhatGosOwnProfilesCount(t *testing.T) {
 }
 
 func TestLooksSeeLongBurstsInFull(t *testing.T) {
-	d := execute(t, "--sections=peak", "--bursts=2", "--height=20", "--interval=0.05")
+	d := execute(t, "--sections=peak", "--bursts=2", "--height=20", "--interval=0.2")
 
 	lengths := map[string]int{}
 	for _, s := range d.section("peak") {

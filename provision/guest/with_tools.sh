@@ -3,7 +3,7 @@
 #
 #   with_tools.sh OUT SECONDS [-t NAME COMMAND]... -- WORKLOAD ARGS...
 #
-# Starts each tool, waits up to SECONDS until each has said READY on stderr, runs the workload, ends the tools with SIGINT.
+# Starts each tool, waits until each has said READY on stderr, for SECONDS (and up to one more), runs the workload, ends the tools with SIGINT.
 # Leaves OUT/workload.json, OUT/stderr and, per tool, OUT/tool-NAME.json and OUT/tool-NAME.err. Exit status: the
 # workload's; 96 where no tool became ready. A tool that fails leaves its words; the others go on. What a tool that was ready too late
 # saw is not kept: it missed some of the workload, and its zeros would be none.
@@ -29,7 +29,7 @@ settled() {
 
 end=$(($(date +%s) + seconds))
 for name in $names; do
-	until settled "$name" || [ "$(date +%s)" -ge "$end" ]; do
+	until settled "$name" || [ "$(date +%s)" -gt "$end" ]; do # whole seconds: at least SECONDS, never less
 		sleep 0.1
 	done
 done

@@ -8,7 +8,7 @@ from tests.go_labs.real import real_run
 
 pytestmark = [pytest.mark.vm, pytest.mark.build]
 
-SHORT = ("sizes=1,6,20", "rounds=5", "pings=1000", "free=0.05", "kernel=64")
+SHORT = ("sizes=1,6,20", "rounds=5", "pings=1000", "free=0.05", "kernel=128")
 
 OUTCOMES = {
     "2.1-a": "confirmed", "2.1-b": "confirmed", "2.1-c": "refuted", "2.1-d": "refuted", "2.1-e": "refuted",

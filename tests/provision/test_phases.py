@@ -101,10 +101,10 @@ def test_a_tool_that_fails_leaves_its_words_and_the_others_go_on(tmp_path: Path,
 
 def test_what_a_tool_saw_that_was_ready_too_late_is_not_kept(tmp_path: Path, tool: str) -> None:
     slow = tmp_path / "slow.sh"
-    slow.write_text("sleep 2\n" + TOOL)
+    slow.write_text("sleep 4\n" + TOOL)
 
     done = run_with_tools(
-        tmp_path, "-t", "slow", f"sh {slow}", "-t", "good", tool, "--", "sleep", "2", seconds="1"
+        tmp_path, "-t", "slow", f"sh {slow}", "-t", "good", tool, "--", "sleep", "4", seconds="1"
     )  # fmt: skip
 
     assert done.returncode == 0

@@ -239,7 +239,7 @@ def test_ctrl_c_leaves_only_what_can_be_resumed(server: Server, layout: Layout) 
         while child.poll() is None and not (part.exists() and part.stat().st_size):
             time.sleep(0.05)
         child.send_signal(signal.SIGINT)
-        time.sleep(0.2)
+        time.sleep(2)
         server.stall[URL].set()
         _, words = child.communicate(timeout=60)
 

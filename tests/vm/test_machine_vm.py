@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from vm.qemu.command import Hardware
 from vm.qemu.console import classify
 from vm.qemu.process import find
 from vm.qemu.provider import QemuMachine, QemuProvider
+from vm.qemu.qmp import Qmp
 from vm.qemu.warm import RAM
 
 pytestmark = pytest.mark.vm
@@ -119,11 +121,12 @@ def test_two_restores_have_the_right_time_and_other_random_numbers(host: Host, l
     for _ in range(2):
         with host.start(line) as machine:
             question = "head -c 16 /dev/urandom | od -An -tx1; head -1 /proc/self/maps; date +%s.%N; uname -r"
+            before = time.time()
             number, layout, guest_time, release = ask(machine, question).splitlines()
             draws.append((number, layout.split()[0]))
             assert release == host.kernel(line).release
             assert machine.facts().start == "warm"
-            assert abs(time.time() - float(guest_time)) < 5.0
+            assert before - 5.0 < float(guest_time) < time.time() + 5.0
 
     assert draws[0][0] != draws[1][0]
     assert draws[0][1] != draws[1][1]
@@ -179,7 +182,7 @@ def test_a_damaged_state_is_made_again_and_that_is_said(host: Host) -> None:
 def test_a_panic_is_told_with_the_kernels_words(host: Host) -> None:
     with host.start() as machine:
         with log_in(machine) as shell:
-            shell.run("(sleep 0.2; echo c > /proc/sysrq-trigger) > /dev/null 2>&1 &", Deadline.after(30))
+            shell.run("(sleep 2; echo c > /proc/sysrq-trigger) > /dev/null 2>&1 &", Deadline.after(30))
 
             with pytest.raises(KernelPanicError, match="sysrq triggered crash"):
                 wait_for(machine)
@@ -198,8 +201,8 @@ def test_a_killed_qemu_is_told_from_a_panic(host: Host) -> None:
 
 
 def test_a_machine_that_does_not_come_up_in_time_is_a_hang_and_is_ended(host: Host) -> None:
-    with pytest.raises(HangError, match="was not over within"):
-        host.start(start="cold", seconds=1.0, name="slow")
+    with pytest.raises(HangError, match="within"):
+        host.start(start="cold", seconds=2.5, name="slow")
 
     assert find(host.provider.registry.path("slow")) is None
     assert (host.provider.registry.path("slow") / "console.log").exists()
@@ -339,6 +342,27 @@ def test_a_state_that_qemu_refuses_is_made_again(host: Host) -> None:
         assert ask(machine, "uname -r") == record.release
 
     assert any("it is made again" in words for words in host.said)
+
+
+def test_a_qemu_that_is_killed_while_it_restores_says_nothing_against_the_state(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel does where memory runs out."""
+    host.start().stop()
+    states = host.provider.warm.states()
+    restore = Qmp.restore
+
+    def killed(qmp: Qmp, *arguments: Any) -> None:
+        qemu = find(host.provider.registry.path("victim"))
+        assert qemu is not None
+        os.kill(qemu.pid, signal.SIGKILL)
+        restore(qmp, *arguments)
+
+    monkeypatch.setattr(Qmp, "restore", killed)
+    with pytest.raises(QemuDiedError, match="signal 9"):
+        host.start(name="victim")
+
+    assert host.provider.warm.states() == states
 
 
 def test_the_saved_state_fits_only_its_hardware(host: Host) -> None:

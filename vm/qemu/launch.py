@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Callable
@@ -80,6 +81,7 @@ class Launch:
                 raise
             except LabError as error:  # QEMU ends by itself if it cannot read a state
                 verification.result()  # damage is the better explanation
+                self._check_killed()
                 words = "; ".join(self._qemu_words())
                 release = state.record.release
                 raise IntegrityError(f"QEMU did not take the saved state of {release}: {words or error}") from error
@@ -132,10 +134,24 @@ class Launch:
             if any(_PORT_WORDS in words for words in self._qemu_words()):
                 hint = "choose another port, or none: any free one is taken then"
                 raise PortError(f"port {self.port} of the loopback is taken", hint) from error
-            for _ in range(200):  # its end comes a moment after its socket's, and says more
-                self.check()
-                threading.Event().wait(0.01)
+            self._wait_end()
             raise
+
+    def _wait_end(self) -> None:
+        """Raise how QEMU ended: its end comes a moment after its socket's, and says more."""
+        for _ in range(200):
+            self.check()
+            threading.Event().wait(0.01)
+
+    def _check_killed(self) -> None:
+        """Raise if QEMU did not end by itself: who ends it from outside (the kernel, for want of memory) says nothing
+        against the state that it was reading.
+        """
+        try:
+            self._wait_end()
+        except QemuDiedError as error:
+            if error.signal in (signal.SIGKILL, signal.SIGTERM):
+                raise
 
 
 class _Verification:

@@ -207,14 +207,15 @@ def short_path(folder: Path, name: str) -> Iterator[str]:
 
 def died(folder: Path, status: int | None) -> QemuDiedError:
     """Return the error for a QEMU that ended by itself, with its last words."""
+    error = QemuDiedError(f"QEMU ended by itself{_ending(status)}")
     with contextlib.suppress(OSError):
         words = (folder / "qemu.log").read_text("utf-8", "replace").strip().splitlines()[-3:]
-        how = _ending(status)
-        return QemuDiedError(
-            f"QEMU ended by itself{how}: {' | '.join(words) or 'it said nothing'}",
+        error = QemuDiedError(
+            f"QEMU ended by itself{_ending(status)}: {' | '.join(words) or 'it said nothing'}",
             f"{folder / 'console.log'} has what the machine said last",
         )
-    return QemuDiedError(f"QEMU ended by itself{_ending(status)}")
+    error.signal = -status if status is not None and status < 0 else 0
+    return error
 
 
 def _ending(status: int | None) -> str:
