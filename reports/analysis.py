@@ -79,6 +79,13 @@ class PhaseData:
     remarks: Sequence[str] = ()
     host: HostShare | None = None
 
+    @property
+    def host_wait_share(self) -> float | None:
+        """Share of time that the machine's CPUs were ready and had none of the host's, over that and the time that they
+        ran; None where that is not known."""
+        busy = 0.0 if self.host is None else self.host.cpu_seconds + self.host.wait_seconds
+        return self.host.wait_seconds / busy if self.host is not None and busy else None
+
     def segments(self, section: str | None = None, **parameters: str) -> list[Segment]:
         """Return segments of ``section`` (None: all) whose parameters equal ``parameters``, in the order they ran."""
         if self.workload is None:

@@ -18,15 +18,14 @@ _STEAL = 8
 def metrics(run: RunData) -> Iterable[Metric]:
     """Give ``host.wait_share`` and ``guest.stolen_share``."""
     phase = run.phases.get(TIMED) or next(iter(run.phases.values()), None)
-    host = None if phase is None else phase.host
-    busy = 0.0 if host is None else host.cpu_seconds + host.wait_seconds
+    waited = None if phase is None else phase.host_wait_share
     yield Metric(
         name="host.wait_share",
         title="Share of time that the machine waited for a CPU of the host",
         unit="",
         kind="share",
-        value=host.wait_seconds / busy if host is not None and busy else None,
-        absent="" if busy else "the machine's process was not looked at",
+        value=waited,
+        absent="" if waited is not None else "the machine's process was not looked at",
         phase="" if phase is None else phase.name,
         meaning="by the host's clock: time that its CPUs were ready and had none, over that and the time that they ran",
     )

@@ -6,7 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import pytest
 
+from go_labs.evidence import HostShare
+from reports.analysis import RunData
 from reports.charts import Funnel, HeatMap, Table
 from reports.statistics import paired_log_ratio
 from tests.go_labs.recorded import analyse, figures, judge, locks, read, recorded_tools, tool
@@ -139,6 +142,31 @@ def test_the_collector_s_ratio_is_that_of_the_pairs_as_the_profile_counted_them(
 
     assert found.value == paired_log_ratio(on, off).value
     assert found.n == len(on) > 1
+
+
+def beside(run: RunData, waited: float) -> RunData:
+    """``run`` as if its machine had waited that share of the profiled phase for a CPU of the host."""
+    host = HostShare(cores=[0, 1], neighbours=0, cpu_seconds=10 * (1 - waited), wait_seconds=10 * waited)
+    return replace(run, phases={**run.phases, "profiled": replace(run.phase("profiled"), host=host)})
+
+
+def test_where_the_host_takes_the_cpus_away_the_collector_is_not_blamed_for_it(tmp_path: Path) -> None:
+    run = read(tmp_path, clock="emulated")
+
+    idle, busy = beside(run, 0.14), beside(run, 0.42)
+
+    assert figures(idle)["gc.wait_ratio"].value == figures(run)["gc.wait_ratio"].value
+    assert figures(busy)["gc.host_wait_share"].value == pytest.approx(0.42)
+    assert "waited 42% of its time for a CPU of the host" in figures(busy)["gc.wait_ratio"].absent
+    assert judge(busy)["2.4-e"].outcome == "not_testable"
+
+
+def test_where_cpus_take_turns_the_collector_is_not_judged(tmp_path: Path) -> None:
+    """Counted instructions: one CPU runs at a time, and whoever holds a lock on another one is stopped with it."""
+    run = beside(read(tmp_path, clock="virtual"), 0.9)
+
+    assert figures(run)["gc.wait_ratio"].value is not None
+    assert judge(run)["2.4-e"].outcome == "not_testable"
 
 
 def test_pairs_too_few_for_an_interval_decide_nothing(tmp_path: Path) -> None:
