@@ -48,7 +48,7 @@ With --with-vagrant, for those who want Vagrant as a second way to machines (nob
      /etc/apt/sources.list.d/kmlab-backports.sources then names them
   5. you, where you are not root, in the group libvirt
   6. libvirtd and its default network started, where systemd runs; where it does not, nothing is started and you are
-     told how to
+     told how to. Where the network cannot start, you are told so, and the setup goes on
 
 QEMU, clang and the images are not installed: the lab builds them below ~/.cache/kmlab when they are first needed.
 Exit codes: 0 done, 10 wrong argument, 12 the host cannot be prepared (the message says why).
@@ -297,26 +297,42 @@ check_libvirt_group() {
 
 # virsh to the system's libvirtd, never to one of this user's own; as root where the group does not hold yet.
 virsh_system() {
-  virsh -q -c qemu:///system "$@" 2>/dev/null ||
-    { [[ $EUID -ne 0 ]] && command -v sudo >/dev/null && sudo -- virsh -q -c qemu:///system "$@"; }
+  if [[ $EUID -eq 0 ]]; then
+    virsh -q -c qemu:///system "$@"
+  else
+    virsh -q -c qemu:///system "$@" 2>/dev/null ||
+      { command -v sudo >/dev/null && sudo -- virsh -q -c qemu:///system "$@"; }
+  fi
+}
+
+has_network() { # [--all]
+  local names
+  names=$(virsh_system net-list "$@" --name) && grep -qx default <<<"$names"
+}
+
+# Machines of the Vagrantfile are on this network, and nothing else of the lab is: without it the setup goes on.
+check_network() {
+  has_network && return
+  say "starting libvirt's network default"
+  if ! has_network --all; then
+    virsh_system net-define /usr/share/libvirt/networks/default.xml >/dev/null || true # net-start says what is wrong
+  fi
+  virsh_system net-start default >/dev/null && return
+  say "it does not start, and until it does Vagrant starts no machine; the rest of the lab does without"
+  say "  virsh -c qemu:///system net-start default     tries it again"
+  say "  virsh -c qemu:///system net-edit default      gives it other addresses, where another network has its"
 }
 
 check_libvirt_runs() {
   if virsh_system version >/dev/null 2>&1; then
-    if ! virsh_system net-list --name 2>/dev/null | grep -qx default; then
-      say "starting libvirt's network default"
-      virsh_system net-start default >/dev/null ||
-        die "libvirt's network default does not start" "virsh -c qemu:///system net-start default"
-    fi
+    check_network
     return
   fi
   if [[ -d /run/systemd/system ]]; then
     say "starting libvirtd and its default network, now and at each start of this host"
     as_root systemctl enable --now libvirtd >&2 || die "libvirtd does not start" "journalctl -u libvirtd"
-    virsh_system net-autostart default >/dev/null || die "libvirt has no network default" \
-      "virsh -c qemu:///system net-define /usr/share/libvirt/networks/default.xml"
-    virsh_system net-list --name | grep -qx default || virsh_system net-start default >/dev/null ||
-      die "libvirt's network default does not start" "virsh -c qemu:///system net-start default"
+    check_network
+    virsh_system net-autostart default >/dev/null || say "libvirt's network default will not start with this host"
     return
   fi
   say "libvirtd does not run, and this host has no systemd to start it. As root, before Vagrant is used:"
@@ -356,4 +372,5 @@ main() {
   say "ready; now: .venv/bin/invoke lab mutex --kernel 6.1"
 }
 
-main "$@"
+# Tests read the functions alone.
+[[ ${BASH_SOURCE[0]} != "$0" ]] || main "$@"

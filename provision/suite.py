@@ -16,6 +16,10 @@ LIMIT_SECONDS = 120 * 60
 empty cache on two cores. What a single test may take is bounded by pytest's own time-out."""
 
 
+TEARDOWN_SECONDS = 90.0
+"""What fixtures get to take down what they started: Vagrant needs some seconds for each machine, libvirtd's end too."""
+
+
 def markers(unit: bool, machines: bool) -> list[str]:
     """Return pytest's selection: neither or both means everything.
 
@@ -48,7 +52,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """End the tests' session if it still runs: politely first, so that fixtures stop their machines."""
     if process.poll() is not None:
         return
-    for number, patience in ((signal.SIGINT, 20), (signal.SIGKILL, 5)):
+    for number, patience in ((signal.SIGINT, TEARDOWN_SECONDS), (signal.SIGKILL, 5.0)):
         os.killpg(process.pid, number)
         try:
             process.wait(patience)

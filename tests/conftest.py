@@ -22,6 +22,7 @@ from vm.registry import Process
 MAY_SKIP: dict[str, str] = {
     "KVM does not work here": "few test hosts have it; what needs it is not judged elsewhere",
     "no Vagrant here": "the second provider is optional",
+    "nobody here may become root": "one test makes name spaces that only root may make, and sudo asks for a password",
     "no browser here": "rendering is also checked as a document; a browser is no part of the lab",
 }
 """Start of a skip's reason → why it may be met."""
@@ -85,5 +86,5 @@ def vagrant_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VagrantHo
     """A host on which Vagrant can start machines; nothing of what was made there is left after the last test."""
     if shutil.which("vagrant") is None or shutil.which("virsh") is None:
         pytest.skip("no Vagrant here: ./setup.sh --with-vagrant installs it")
-    with hosting(tmp_path_factory.mktemp("vagrant")) as host:
+    with hosting(tmp_path_factory.getbasetemp()) as host:
         yield host

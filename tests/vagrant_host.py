@@ -27,19 +27,22 @@ import msgspec
 
 from provision import doctor
 from provision.checks.host import SYSTEM_PATH
+from provision.checks.vagrant import HIDE_KVM
 from vm import lock as locks
 from vm.deadline import Deadline
 from vm.errors import LabError, SetupError
 from vm.paths import REPOSITORY, Layout
 from vm.qemu import accel
 from vm.registry import Process
+from vm.vagrant.domain import URI
+from vm.vagrant.trouble import JOIN_GROUP, OTHER_ADDRESSES, START_NETWORK
 
-URI = "qemu:///system"
 STATE = Path("/var/lib/kmlab-vagrant-host")
 """All that a libvirtd of ours writes, and ``host.json``, which says what runs and whose it is."""
 
 NETWORK = "default"
-START_SECONDS = 30.0
+START_SECONDS = 120.0
+"""It examines QEMU first: 2 s of CPU time, of which a busy host has little to give."""
 
 # $1: STATE; $2: whether /dev/kvm is to be hidden. It must not be writable, or libvirtd takes it for KVM; root may write
 # to everything but to what is mounted read-only, and device nodes may be written to even there: so a plain file.
@@ -70,6 +73,11 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
     daemons: list[Process]
     owner: Process | None
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the process that they are to end with is no more."""
+        return self.owner is not None and not self.owner.identity.alive
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +110,18 @@ class VagrantHost:
 
 
 def virsh(*words: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
-    """Run virsh in C's locale; whether it went well is for the caller to judge."""
-    command = ["virsh", "-q", "-c", URI, *words]
-    environment = {**os.environ, "LC_ALL": "C"}
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, timeout=seconds, stdin=subprocess.DEVNULL
-    )
+    """Run virsh in C's locale; whether it went well is for the caller to judge.
+
+    :raises SetupError: it was not over within ``seconds``: a libvirtd is there, and says nothing.
+    """
+    try:
+        return subprocess.run(
+            ["virsh", "-q", "-c", URI, *words], capture_output=True, text=True, check=False,
+            env={**os.environ, "LC_ALL": "C"}, timeout=seconds, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        message = f"libvirtd has said nothing for {seconds:.0f} s (virsh {' '.join(words)})"
+        raise SetupError(message, f"where /dev/kvm is useless: {HIDE_KVM}") from None
 
 
 def names(*words: str) -> frozenset[str]:
@@ -116,9 +130,12 @@ def names(*words: str) -> frozenset[str]:
     return frozenset(said.stdout.split()) if said.returncode == 0 else frozenset()
 
 
-def answers() -> bool:
-    """Whether a libvirtd answers. Asked by itself, virsh would start one for this user only."""
-    return shutil.which("virsh") is not None and virsh("version").returncode == 0
+def answers(seconds: float = 60.0) -> bool:
+    """Whether a libvirtd answers this user. Asked by itself, virsh would start one for this user only.
+
+    :raises SetupError: one is there, and has said nothing for ``seconds``.
+    """
+    return shutil.which("virsh") is not None and virsh("version", seconds=seconds).returncode == 0
 
 
 def inventory() -> Inventory:
@@ -135,22 +152,32 @@ def inventory() -> Inventory:
     )
 
 
+def network_addresses() -> str:
+    """Return the addresses of the default network, as vagrant-libvirt has to be told: address and mask."""
+    said = virsh("net-dumpxml", NETWORK).stdout
+    found = re.search(r"<ip address='([\d.]+)' netmask='([\d.]+)'", said)
+    if found is None:
+        raise SetupError(f"the network {NETWORK} has no addresses", OTHER_ADDRESSES)
+    return f"{found[1]}/{found[2]}"
+
+
 def up(owner: Process | None) -> bool:
     """Start what does not run; return whether daemons were started that ``owner`` has to take down.
 
     Daemons that a process which is no more had started are taken over.
 
-    :raises SetupError: they cannot be started.
+    :raises SetupError: they cannot be started, or not be used by this user.
     """
     running = _read()
-    if answers():
-        abandoned = running is not None and running.owner is not None and not running.owner.identity.alive
-        if abandoned and running is not None and os.geteuid() == 0:
-            _write(Running(daemons=running.daemons, owner=owner))
+    answered = answers()
+    if answered and (running is None or not running.abandoned):
         _start_network()
-        return abandoned
+        return False
     if os.geteuid() != 0:
-        _as_root("up", owner)
+        return _up_as_root(owner)
+    if answered and running is not None:
+        _write(Running(daemons=running.daemons, owner=owner))
+        _start_network()
         return True
     down()
     _make_folders()
@@ -165,14 +192,12 @@ def up(owner: Process | None) -> bool:
     if began.returncode != 0:
         down()
         raise SetupError(f"libvirtd does not start: {began.stderr.strip()}", "./setup.sh --with-vagrant")
-    deadline = Deadline.after(START_SECONDS)
-    while not answers():
-        if deadline.expired:
-            words = _last_words()
-            down()
-            raise SetupError(f"libvirtd does not answer within {START_SECONDS:.0f} s", words)
-        time.sleep(0.05)
-    _start_network()
+    try:
+        _wait_for_answer()
+        _start_network()
+    except SetupError:
+        down()
+        raise
     return True
 
 
@@ -183,10 +208,11 @@ def down() -> None:
         _as_root("down", None)
         return
     if running is not None and any(daemon.identity.alive for daemon in running.daemons):
-        for domain in names("list", "--name"):
-            virsh("destroy", domain)
-        for network in names("net-list", "--name"):
-            virsh("net-destroy", network)
+        with contextlib.suppress(SetupError):  # one that says nothing is ended all the same
+            for domain in names("list", "--name"):
+                virsh("destroy", domain)
+            for network in names("net-list", "--name"):
+                virsh("net-destroy", network)
         for daemon in reversed(running.daemons):
             _end(daemon)
     shutil.rmtree(STATE, ignore_errors=True)
@@ -217,6 +243,7 @@ def remove_new(before: Inventory, folder: Path) -> None:
         if not _volumes(pool):
             virsh("pool-destroy", pool)
             virsh("pool-undefine", pool)
+    # All machines of the lab are on this one network (Vagrantfile); other networks are somebody else's.
     if NETWORK not in before.active and " connections=" not in virsh("net-dumpxml", NETWORK).stdout:
         virsh("net-destroy", NETWORK)
         if NETWORK not in before.networks:
@@ -227,13 +254,15 @@ def remove_new(before: Inventory, folder: Path) -> None:
 def hosting(folder: Path) -> Iterator[VagrantHost]:
     """Start what Vagrant needs, give it, and take it down.
 
-    :param folder: for VAGRANT_HOME, and where tests keep Vagrant's data.
+    :param folder: for VAGRANT_HOME, and where tests keep Vagrant's data, somewhere below it.
     """
     before = inventory()
     started = up(Process.of(os.getpid()))
+    home = folder / "vagrant-home"
     try:
-        yield VagrantHost(folder / "vagrant-home", started)
+        yield VagrantHost(home, started)
     finally:
+        shutil.rmtree(home, ignore_errors=True)  # its boxes; pytest keeps its folders of the last three sessions
         if started:
             down()
         else:
@@ -269,10 +298,10 @@ def _processes() -> Iterator[tuple[int, str]]:
 
 
 def _make_folders() -> None:
-    STATE.mkdir(mode=0o700)
-    for name in ("lib", "log", "cache"):
-        (STATE / name).mkdir(mode=0o755)
-    (STATE / "lib" / "images").mkdir(mode=0o711)
+    # As libvirt's own folders are: others see who owns the daemons (host.json), and QEMU runs as another user.
+    for folder, mode in ((".", 0o711), ("lib", 0o755), ("log", 0o755), ("cache", 0o755), ("lib/images", 0o711)):
+        (STATE / folder).mkdir()
+        (STATE / folder).chmod(mode)  # whatever the umask is
     (STATE / "no-kvm").touch()
     networks = STATE / "etc" / "qemu" / "networks"
     networks.mkdir(parents=True)
@@ -294,12 +323,42 @@ def _start_network() -> None:
         virsh("net-define", "/usr/share/libvirt/networks/default.xml")
     said = virsh("net-start", NETWORK)
     if said.returncode != 0 and NETWORK not in names("net-list", "--name"):
-        raise SetupError(f"the network {NETWORK} does not start: {said.stderr.strip()}", f"virsh net-start {NETWORK}")
+        words = " ".join(said.stderr.split())
+        raise SetupError(f"the network {NETWORK} does not start: {words}", f"{START_NETWORK}; {OTHER_ADDRESSES}")
+
+
+def _wait_for_answer() -> None:
+    deadline = Deadline.after(START_SECONDS)
+    while not answers(START_SECONDS):
+        if deadline.expired:
+            raise SetupError(f"libvirtd does not answer within {START_SECONDS:.0f} s", _last_words())
+        time.sleep(0.05)
+
+
+def _up_as_root(owner: Process | None) -> bool:
+    """Let root do :func:`up`, and see that what runs then may be used by this user."""
+    before = _read()
+    _as_root("up", owner)
+    started = _read() != before
+    if not answers():
+        if started:
+            down()
+        raise SetupError("libvirtd may not be used by you", JOIN_GROUP)
+    return started
 
 
 def _as_root(command: str, owner: Process | None) -> None:
     """Do the same through sudo, which must not ask for a password: nobody is there to give it."""
-    words = ["sudo", "-n", sys.executable, "-m", "tests.vagrant_host", command, *([str(owner.pid)] if owner else [])]
+    words = [
+        "sudo",
+        "-n",
+        sys.executable,
+        "-B",
+        "-m",
+        "tests.vagrant_host",
+        command,
+        *([str(owner.pid)] if owner else []),
+    ]
     hint = f"as root, once: {sys.executable} -m tests.vagrant_host {command}"
     if shutil.which("sudo") is None:
         raise SetupError("libvirtd does not run, and only root can start it", hint)
@@ -341,7 +400,9 @@ def _read() -> Running | None:
 
 
 def _write(running: Running) -> None:
-    (STATE / "host.json").write_bytes(msgspec.json.encode(running))
+    file = STATE / "host.json"
+    file.write_bytes(msgspec.json.encode(running))
+    file.chmod(0o644)
 
 
 def main(words: Sequence[str]) -> int:

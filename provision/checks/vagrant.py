@@ -9,7 +9,7 @@ import re
 
 from provision.checks.host import Answer, Finding, Host
 from vm.qemu.accel import Kvm, KvmReport
-from vm.vagrant.trouble import INSTALL, JOIN_GROUP, START_LIBVIRTD, START_NETWORK
+from vm.vagrant.trouble import INSTALL, JOIN_GROUP, OTHER_ADDRESSES, START_LIBVIRTD, START_NETWORK
 from vm.vagrant.versions import SOUND_QEMU
 
 VIRSH = ("virsh", "-q", "-c", "qemu:///system")
@@ -17,7 +17,7 @@ NETWORK = "default"
 POOL = "default"
 
 PROBE_SECONDS = 30.0
-"""Time that libvirtd gets to examine QEMU the first time; 2 to 4 s were measured."""
+"""Time that libvirtd gets where a call may make it examine QEMU; 2 to 4 s were measured for one."""
 
 REMEMBERED_SECONDS = 1.0
 """Time that it gets when it is asked again: 0.02 s were measured where it remembers, 2 s and more where it does not."""
@@ -27,6 +27,10 @@ NEWER_QEMU = f"install a newer one ({INSTALL} does on Debian 12), or give machin
 START_WITHOUT_KVM = (
     "as root: .venv/bin/python -m tests.vagrant_host up (hides /dev/kvm, which is useless here, from libvirtd)"
 )
+
+RESTART_LIBVIRTD = "sudo systemctl restart libvirtd; without systemd, as root: end libvirtd, then libvirtd -d"
+
+MISLED = "/dev/kvm is there but useless, and libvirtd examines QEMU anew at each call: all takes seconds to minutes"
 
 HIDE_KVM = "end libvirtd, then as root: .venv/bin/python -m tests.vagrant_host up (it hides /dev/kvm from libvirtd)"
 
@@ -72,10 +76,12 @@ def daemon(host: Host, kvm: KvmReport) -> Finding:
     start = START_LIBVIRTD if kvm.state is not Kvm.UNUSABLE else START_WITHOUT_KVM
     if host.which("virsh") is None or host.which("libvirtd") is None:
         return Finding(check=check, result="warn", detail="libvirt is not installed", fix=INSTALL)
-    answer = _virsh(host, "version")
+    answer = _virsh(host, "version", seconds=PROBE_SECONDS)
     if answer.status == 0:
         versions = [line.partition(":")[2].strip() for line in answer.text.splitlines() if "hypervisor" in line]
         return Finding(check=check, result="ok", detail=", ".join(["answers", *versions]))
+    if answer.status is None and "timed out" in answer.text:
+        return _silent(check, kvm)
     if "Permission denied" in answer.text or "authentication" in answer.text:
         if _in_group(host, "libvirt"):
             fix = "log in again, or: newgrp libvirt"
@@ -89,12 +95,13 @@ def daemon(host: Host, kvm: KvmReport) -> Finding:
 
 
 def network(host: Host) -> Finding:
-    """libvirt's default network, through which machines are reached."""
+    """libvirt's default network, through which machines of the Vagrantfile are reached."""
     check = "libvirt network"
     if NETWORK in _virsh(host, "net-list", "--name").text.split():
         return Finding(check=check, result="ok", detail=f"{NETWORK} is active")
     if NETWORK in _virsh(host, "net-list", "--all", "--name").text.split():
-        return Finding(check=check, result="warn", detail=f"{NETWORK} is not active", fix=START_NETWORK)
+        fix = f"{START_NETWORK}; {OTHER_ADDRESSES}"
+        return Finding(check=check, result="warn", detail=f"{NETWORK} is not active", fix=fix)
     fix = f"virsh -c qemu:///system net-define /usr/share/libvirt/networks/default.xml && {START_NETWORK}"
     return Finding(check=check, result="warn", detail=f"there is none named {NETWORK}", fix=fix)
 
@@ -113,7 +120,10 @@ def pool(host: Host) -> Finding:
 def emulator(host: Host, kvm: KvmReport) -> Finding:
     """The QEMU that libvirt starts, which is the host's own and not the locked one."""
     check = "QEMU of libvirt"
-    version = re.search(r"hypervisor: QEMU (\d+)\.[\d.]+", _virsh(host, "version").text)
+    answer = _virsh(host, "version", seconds=PROBE_SECONDS)
+    if answer.status is None:
+        return _silent(check, kvm)
+    version = re.search(r"hypervisor: QEMU (\d+)\.[\d.]+", answer.text)
     if version is None:
         return Finding(check=check, result="warn", detail="libvirt finds none", fix=INSTALL)
     told = version[0].partition(": ")[2]
@@ -137,8 +147,17 @@ def probing(host: Host, kvm: KvmReport) -> Finding:
         again = _virsh(host, "domcapabilities", "--virttype", "qemu", seconds=REMEMBERED_SECONDS)
         if again.status is not None:
             return Finding(check=check, result="ok", detail="KVM is useless, and libvirtd is not misled by it")
-    detail = "/dev/kvm is there but useless, and libvirtd examines QEMU anew at each call: all takes seconds to minutes"
-    return Finding(check=check, result="warn", detail=detail, fix=HIDE_KVM)
+    return Finding(check=check, result="warn", detail=MISLED, fix=HIDE_KVM)
+
+
+def _silent(check: str, kvm: KvmReport) -> Finding:
+    """A libvirtd that takes calls and does not answer: one that is misled by KVM, where KVM is useless."""
+    if kvm.state is Kvm.UNUSABLE:
+        return Finding(
+            check=check, result="warn", detail=f"it has said nothing for {PROBE_SECONDS:.0f} s: {MISLED}", fix=HIDE_KVM
+        )
+    detail = f"it runs, and has said nothing for {PROBE_SECONDS:.0f} s"
+    return Finding(check=check, result="warn", detail=detail, fix=RESTART_LIBVIRTD)
 
 
 def _virsh(host: Host, *words: str, seconds: float = 10.0) -> Answer:

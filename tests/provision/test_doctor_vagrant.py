@@ -26,6 +26,8 @@ def refused(why: str) -> Answer:
     return Answer(1, f"error: failed to connect to the hypervisor\n{words}")
 
 
+SILENT = Answer(None, "Command '['virsh', '-q', '-c', 'qemu:///system', 'version']' timed out after 30 seconds")
+
 SOUND = {
     "vagrant --version": Answer(0, "Vagrant 2.3.4"),
     "vagrant plugin list": Answer(0, "vagrant-libvirt (0.11.2, system)"),
@@ -121,8 +123,9 @@ def test_vagrant_that_does_not_run_ends_the_matter() -> None:
         ),
         ("version", refused("No such file or directory"), "libvirtd", "not run", "libvirtd -d"),
         ("version", refused("Permission denied"), "libvirtd", "may not", "usermod -aG libvirt"),
-        ("version", Answer(None, "timed out after 10 seconds"), "libvirtd", "timed out", "libvirtd"),
+        ("version", SILENT, "libvirtd", "said nothing for 30 s", "restart libvirtd"),
         ("net-list --name", Answer(0, ""), "libvirt network", "not active", "net-start default"),
+        ("net-list --name", Answer(0, ""), "libvirt network", "not active", "net-edit default"),
         ("net-list", Answer(0, ""), "libvirt network", "there is none", "net-define"),
         ("pool-list --name", Answer(0, ""), "libvirt pool", "not active", "pool-start default"),
     ],
@@ -185,6 +188,40 @@ def test_a_daemon_that_examines_qemu_at_each_call_is_found_by_asking_twice() -> 
     assert "examines QEMU anew at each call" in trapped.detail
     assert "tests.vagrant_host up" in trapped.fix
     assert found(Made(), "libvirt and KVM", USELESS).result == "ok"
+
+
+def test_a_daemon_that_examines_qemu_and_does_not_answer_in_time_is_told_from_one_that_does_not_run() -> None:
+    trapped = found(Made({"version": SILENT}), "libvirtd", USELESS)
+
+    assert "examines QEMU anew at each call" in trapped.detail
+    assert trapped.fix == vagrant.HIDE_KVM
+
+
+class Once(Made):
+    """A host where libvirtd answers the first ``virsh version`` in time, and no other one."""
+
+    def run(self, command: Sequence[str], seconds: float = 10, given: str = "") -> Answer:
+        answer = super().run(command, seconds, given)
+        return SILENT if self.asked.count("version") > 1 and self.asked[-1] == "version" else answer
+
+
+def test_a_qemu_that_libvirtd_examines_for_too_long_is_not_one_that_is_absent() -> None:
+    assert found(Once(), "QEMU of libvirt", USELESS).fix == vagrant.HIDE_KVM
+    assert "restart" in found(Once(), "QEMU of libvirt", WORKS).fix
+
+
+def test_a_call_that_may_examine_qemu_gets_the_time_for_it() -> None:
+    granted: list[float] = []
+
+    class Slow(Made):
+        def run(self, command: Sequence[str], seconds: float = 10, given: str = "") -> Answer:
+            if command[-1] == "version":
+                granted.append(seconds)
+            return super().run(command, seconds, given)
+
+    vagrant.findings(Slow(), USELESS)
+
+    assert set(granted) == {vagrant.PROBE_SECONDS}
 
 
 def test_where_kvm_works_or_is_absent_there_is_no_trap_and_no_call() -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from vm.deadline import Deadline
 from vm.errors import HangError, Interrupted, SetupError, VagrantError
+from vm.vagrant import domain
 from vm.vagrant.client import InstalledBox, Login, Vagrant
 
 RECORDED = Path(__file__).parent / "fixtures" / "vagrant"
@@ -25,7 +26,7 @@ RECORDED = Path(__file__).parent / "fixtures" / "vagrant"
 STAND_IN = """#!/bin/bash
 {python} - "$@" <<'PROGRAM'
 import json, os, sys
-named = {{k: v for k, v in os.environ.items() if k.startswith(("VAGRANT", "LAB_", "LC_"))}}
+named = {{k: v for k, v in os.environ.items() if k.startswith(("VAGRANT", "LIBVIRT", "LAB_", "LC_"))}}
 told = {{"argv": sys.argv[1:], "env": named, "cwd": os.getcwd(), "session": os.getsid(0), "parent": os.getppid()}}
 with open(os.environ["FAKE_RECORD"], "a") as file:
     file.write(json.dumps(told) + "\\n")
@@ -117,6 +118,7 @@ def test_vagrant_is_told_where_and_how_and_the_persons_own_wishes_do_not_reach_i
     monkeypatch.setenv("VAGRANT_LOG", "debug")
     monkeypatch.setenv("VAGRANT_DOTFILE_PATH", "/elsewhere")
     monkeypatch.setenv("VAGRANT_HOME", "/home/kim/.vagrant.d")
+    monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "qemu:///session")
     monkeypatch.setenv("LAB_CPUS", "1")
     client = Vagrant(fake.client.data, fake.client.log, checkout=fake.client.checkout, variables={"LAB_CPUS": "4"})
 
@@ -131,6 +133,7 @@ def test_vagrant_is_told_where_and_how_and_the_persons_own_wishes_do_not_reach_i
     assert environment["VAGRANT_NO_COLOR"] == "1"
     assert environment["LAB_CPUS"] == "4"
     assert environment["LC_ALL"] == "C.UTF-8"
+    assert environment["LIBVIRT_DEFAULT_URI"] == domain.URI == "qemu:///system"
     assert "VAGRANT_LOG" not in environment
 
 

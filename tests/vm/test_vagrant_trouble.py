@@ -21,7 +21,7 @@ CASES: list[tuple[str, type[LabError], str, str]] = [
         "libvirtd",
     ),
     ("no_permission", SetupError, "libvirtd may not be used by you", "sudo usermod -aG libvirt $USER"),
-    ("network_inactive", SetupError, "libvirt's network does not run", "net-start default"),
+    ("network_inactive", SetupError, "libvirt's network default does not run", "net-edit default"),
     ("box_absent", SetupError, "the box kmlab/tiny is not added", "invoke boxes.build"),
     ("kvm_refused", SetupError, "KVM was refused", "LAB_ACCEL=tcg"),
     ("disk_full_download", DiskFullError, "no space left", "vagrant box prune"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vagrant_host import VagrantHost, inventory
+from tests.vagrant_host import NETWORK, VagrantHost, inventory, network_addresses, virsh
 from vm import lock
 from vm.boxes import plans
 from vm.initramfs import GUEST
@@ -33,11 +33,34 @@ Vagrant.configure("2") do |config|
     libvirt.driver = "qemu"
     libvirt.cpu_mode = "custom"
     libvirt.cpu_model = "Haswell-noTSX"
+    libvirt.management_network_name = "default"
+    libvirt.management_network_address = "ADDRESSES"
     libvirt.management_network_keep = true
   end
 end
 """
-"""All that a project of one's own has to say of a box on a host where CPUs are emulated."""
+"""All that a project of one's own has to say of a box on a host where CPUs are emulated; and libvirt's own network, so
+that vagrant-libvirt makes none, or takes one away that somebody has."""
+
+
+OTHER_NETWORK = """<network connections='1'>
+  <name>default</name>
+  <uuid>6f0c3c3e-3d1c-4d5c-a8e1-0c9d0f5f8f5e</uuid>
+  <forward mode='nat'>
+    <nat>
+      <port start='1024' end='65535'/>
+    </nat>
+  </forward>
+  <bridge name='virbr0' stp='on' delay='0'/>
+  <mac address='52:54:00:0c:3b:8a'/>
+  <ip address='192.168.77.1' netmask='255.255.255.0'>
+    <dhcp>
+      <range start='192.168.77.2' end='192.168.77.254'/>
+    </dhcp>
+  </ip>
+</network>
+"""
+"""What virsh net-dumpxml says of a network default that was given other addresses."""
 
 
 @dataclass
@@ -78,10 +101,13 @@ def person(vagrant_host: VagrantHost, tmp_path_factory: pytest.TempPathFactory) 
         "VAGRANT_CHECKPOINT_DISABLE": "1",
         "LAB_PREFIX": PREFIX,
     }
+    before = inventory()
     made = Person(variables)
     yield made
     made.run("vagrant", "destroy", "-f", "lab-7.3")
-    assert not [name for name in inventory().domains if name.startswith(PREFIX)]
+    after = inventory()
+    assert not [name for name in after.domains if name.startswith(PREFIX)]
+    assert (after.networks, after.active, after.bridges) == (before.networks, before.active, before.bridges)
 
 
 def test_there_is_a_machine_for_each_locked_kernel_and_no_list_of_them(person: Person) -> None:
@@ -108,6 +134,24 @@ def test_a_setting_that_means_nothing_is_told(person: Person, name: str, value: 
     assert says in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("virsh", "addresses"),
+    [
+        (f"cat <<'XML'\n{OTHER_NETWORK}XML\n", "192.168.77.1/255.255.255.0"),
+        ("echo 'error: failed to connect to the hypervisor' >&2; exit 1", "192.168.122.0/24"),
+    ],
+    ids=["given-others", "no-libvirtd"],
+)
+def test_machines_are_where_the_default_network_is(person: Person, tmp_path: Path, virsh: str, addresses: str) -> None:
+    (tmp_path / "virsh").write_text(f"#!/bin/sh\n{virsh}\n")
+    (tmp_path / "virsh").chmod(0o755)
+    program = 'module Vagrant; def self.configure(_); end; end; load "./Vagrantfile"; puts lab_network'
+
+    done = person.run("ruby", "-e", program, PATH=f"{tmp_path}:{os.environ['PATH']}")
+
+    assert (done.stdout, done.stderr) == (f"{addresses}\n", "")
+
+
 def test_a_machine_without_a_box_says_what_builds_one(person: Person, tmp_path: Path) -> None:
     done = person.run("vagrant", "up", "lab-7.2", "--provider", "libvirt", KMLAB_CACHE=str(tmp_path))
 
@@ -130,6 +174,8 @@ def test_plain_vagrant_brings_a_kernel_up_and_replaces_the_well_known_key(person
     assert keys.startswith("ssh-")
     assert known not in keys
     assert f"{PREFIX}lab-7.3" in inventory().domains
+    (interface,) = virsh("domiflist", f"{PREFIX}lab-7.3").stdout.strip().splitlines()
+    assert interface.split()[1:3] == ["network", NETWORK], "the one that doctor and setup.sh see to"
 
 
 def test_what_is_on_the_disk_stays_over_halt_and_up_and_goes_with_destroy(person: Person) -> None:
@@ -147,7 +193,7 @@ def test_what_is_on_the_disk_stays_over_halt_and_up_and_goes_with_destroy(person
 def test_the_line_that_shares_a_folder_works_in_a_project_of_ones_own(person: Person, tmp_path: Path) -> None:
     line = re.search(r"^#   lab\.(vm\.synced_folder .*)$", (REPOSITORY / "Vagrantfile").read_text(), re.MULTILINE)
     assert line is not None
-    (tmp_path / "Vagrantfile").write_text(PROJECT.replace("LINE", line[1]))
+    (tmp_path / "Vagrantfile").write_text(PROJECT.replace("LINE", line[1]).replace("ADDRESSES", network_addresses()))
     (tmp_path / "mine.txt").write_text("shared")
     data = {"VAGRANT_DOTFILE_PATH": str(tmp_path / ".vagrant")}
     try:

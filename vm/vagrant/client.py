@@ -26,6 +26,7 @@ from vm.deadline import Deadline
 from vm.errors import DiskFullError, HangError, VagrantError
 from vm.paths import REPOSITORY
 from vm.vagrant import trouble
+from vm.vagrant.domain import URI
 
 PROVIDER = "libvirt"
 
@@ -42,6 +43,8 @@ FIXED = MappingProxyType(
         "VAGRANT_BOX_UPDATE_CHECK_DISABLE": "1",
         # A box that is not added would be looked for in the public catalogue, where anyone may offer one of that name.
         "VAGRANT_SERVER_URL": "http://127.0.0.1:1",
+        # vagrant-libvirt goes where a person's own one points, to qemu:///session, say; nothing else here does.
+        "LIBVIRT_DEFAULT_URI": URI,
     }
 )
 

@@ -16,6 +16,10 @@ INSTALL = "./setup.sh --with-vagrant"
 START_LIBVIRTD = "sudo systemctl start libvirtd; without systemd, as root: virtlogd -d && libvirtd -d"
 JOIN_GROUP = "sudo usermod -aG libvirt $USER, then log in again"
 START_NETWORK = "virsh -c qemu:///system net-start default"
+OTHER_ADDRESSES = (
+    "where that is refused, another network of this host has its addresses: "
+    "virsh -c qemu:///system net-edit default gives it others"
+)
 NO_KVM = "set LAB_ACCEL=tcg (--accel tcg): machines are then emulated"
 
 _WORDS = 12
@@ -73,8 +77,8 @@ KNOWN: tuple[Trouble, ...] = (
         r"network '?(\S+?)'? is not active|Network not found: no network with matching name '([^']*)'|"
         r"Network (\S+) is not available|Error while activating network",
         SetupError,
-        "libvirt's network does not run",
-        f"{START_NETWORK}; where it is refused, another network of this host has its addresses",
+        "libvirt's network default does not run",
+        f"{START_NETWORK}; {OTHER_ADDRESSES}",
     ),
     Trouble(
         r"The box '([^']*)' could not be found",
