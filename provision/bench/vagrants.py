@@ -101,8 +101,10 @@ def measure(line: str, rounds: int, say: Callable[[str], None]) -> list[Figure |
             up, phases, spent, destroy = _by_hand(line, say)
             by_hand.append(up + phases + destroy)
             beyond.append(spent - phases)
-            ours.append(_by_command(line, say))
-            say(f"vagrant {number + 1}: {ours[-1]:.1f} s; by hand {up:.1f} + {phases:.1f} + {destroy:.1f} s")
+            seconds, inside = _by_command(line, say)
+            ours.append(seconds)
+            made = f"{seconds:.1f} s, {inside:.1f} s of them phases"
+            say(f"vagrant {number + 1}: {made}; by hand {up:.1f} + {phases:.1f} + {destroy:.1f} s")
     except MachineError as error:
         return [Unmeasured(name="vagrant lab", reason=error.message)]
     shares = [mine / theirs for mine, theirs in zip(ours, by_hand, strict=True)]
@@ -122,10 +124,12 @@ def measure(line: str, rounds: int, say: Callable[[str], None]) -> list[Figure |
     ]  # fmt: skip
 
 
-def _by_command(line: str, say: Callable[[str], None]) -> float:
-    """Return seconds of ``invoke lab`` on a machine that it makes and destroys."""
+def _by_command(line: str, say: Callable[[str], None]) -> tuple[float, float]:
+    """Return seconds of ``invoke lab`` on a machine that it makes and destroys, and of its phases."""
     with own(line, say) as place:
-        return labs.run(line, place.scratch, "mutex", "--provider", "vagrant", environment=place.environment)[0]
+        options = ("--provider", "vagrant")
+        seconds, record = labs.run(line, place.scratch, "mutex", *options, environment=place.environment)
+        return seconds, labs.phases_of(record)
 
 
 def _by_hand(line: str, say: Callable[[str], None]) -> tuple[float, float, float, float]:
