@@ -304,7 +304,7 @@ def kernels_list(_c: Context, json: bool = False) -> None:
 
 
 @command(
-    {"line": "only these lines, tools or base, with commas", "dry-run": "show the difference, write nothing"},
+    {"line": "only these lines, tools, base or boxes, with commas", "dry-run": "show the difference, write nothing"},
     name="lock",
 )
 def kernels_lock(_c: Context, line: str = "", dry_run: bool = False) -> None:
@@ -395,7 +395,7 @@ def doctor(_c: Context, json: bool = False, deep: bool = False) -> None:
 
 @command(
     {
-        "only": "parts: warm, cold, size, probes, lives, lab, matrix, compare; images, losses and soak only if named",
+        "only": "parts: warm, cold, size, probes, lives, lab, matrix, compare; if named: images, losses, soak, vagrant",
         "kernel": KERNEL,
         "rounds": "repeats of each figure (5)",
         "vng-kernel": "vmlinuz for virtme-ng, which needs 9p in it",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -16,8 +18,16 @@ from vm.boxes import catalog, installed
 from vm.boxes.boxes import Box, Boxes
 from vm.boxes.plans import ProviderName
 from vm.deadline import Deadline
+from vm.errors import UsageError
 from vm.model import Kernel
+from vm.vagrant import copies
+from vm.vagrant.domain import URI
+from vm.vagrant.firstcopy import POOL
+from vm.vagrant.remains import Virsh, run_virsh
 from vm.verify import UMASK, ZONE, Account, Verification
+
+if TYPE_CHECKING:
+    from vm.vagrant.client import InstalledBox
 
 ADD_SECONDS = 300.0
 """Time that Vagrant gets to unpack a box; 2 to 8 s where a disk is not busy."""
@@ -64,29 +74,76 @@ def verify(house: House, kernels: Sequence[Kernel], providers: Sequence[Provider
 
 
 def add(house: House, kernels: Sequence[Kernel], providers: Sequence[ProviderName]) -> list[BoxRow]:
-    """Give boxes to Vagrant; what it has is left alone where it was made of the same."""
+    """Give boxes to Vagrant; what it has is left alone where it was made of the same.
+
+    :raises UsageError: machines stand on a disk that would have to go.
+    """
     from vm.vagrant.client import Vagrant
 
     boxes = Boxes(house.builder())
     found = boxes.obtain(kernels, providers)
     vagrant = Vagrant(house.layout.cache / "vagrant", house.layout.logs / "vagrant.log")
+    return give(found, vagrant, lambda box: catalog.write(house.layout, boxes.of(box.kernel)), house.say)
+
+
+class Takes(Protocol):
+    """What of :class:`vm.vagrant.client.Vagrant` is used here."""
+
+    def boxes(self, deadline: Deadline) -> Sequence[InstalledBox]:
+        """Return the boxes that are added."""
+
+    def box_add(self, metadata: Path, provider: str, deadline: Deadline, *, force: bool) -> None:
+        """Add the newest box that a metadata file names."""
+
+
+def give(
+    found: Sequence[Box],
+    vagrant: Takes,
+    catalogue: Callable[[Box], Path],
+    say: Callable[[str], None],
+    virsh: Virsh = run_virsh,
+) -> list[BoxRow]:
+    """Give ``found`` to Vagrant, and take the old disk of one that is replaced out of libvirt's pool.
+
+    :param catalogue: writes the catalogue of a box.
+    :raises UsageError: machines stand on such a disk; nothing is changed then.
+    :raises SetupError: libvirt does not say.
+    """
     there = {(box.name, box.provider, box.version) for box in vagrant.boxes(Deadline.after(ADD_SECONDS))}
+    known = {box.path for box in found if (box.name, box.provider, box.version) in there}
+    same = {box.path for box in found if box.path in known and installed.disk_installed(box) == installed.disk_of(box)}
+    replaced = [box for box in found if box.path in known - same and box.provider == "libvirt"]
+    old = {box.path: volume for box in replaced if (volume := _old_disk(box, virsh))}
     rows = []
     for box in found:
-        catalogue = catalog.write(house.layout, boxes.of(box.kernel))
-        known = (box.name, box.provider, box.version) in there
-        if known and installed.disk_installed(box) == installed.disk_of(box):
+        written = catalogue(box)
+        if box.path in same:
             rows.append(_row(box, "there"))
             continue
-        house.say(f"{box.name} {box.version} ({box.provider}): giving it to Vagrant")
-        vagrant.box_add(catalogue, box.provider, Deadline.after(ADD_SECONDS), force=known)
-        rows.append(_row(box, "replaced" if known else "added"))
-        if known and box.provider == "libvirt":
-            volume = installed.volume(box.name, box.version)
-            house.say(
-                f"libvirt may have the old disk still: virsh -c qemu:///system vol-delete {volume} --pool default"
-            )
+        say(f"{box.name} {box.version} ({box.provider}): giving it to Vagrant")
+        if box.path in old:  # before: a box that is not replaced then has its own disk copied again
+            copies.remove(old[box.path], virsh)
+        vagrant.box_add(written, box.provider, Deadline.after(ADD_SECONDS), force=box.path in known)
+        rows.append(_row(box, "replaced" if box.path in known else "added"))
     return rows
+
+
+def _old_disk(box: Box, virsh: Virsh) -> str:
+    """Return the volume that has the disk of the box that ``box`` replaces; empty where there is none.
+
+    :raises UsageError: machines stand on it.
+    """
+    volume = installed.volume(box.name, box.version)
+    standing = copies.standing_on(volume, virsh)
+    if standing:
+        machines = ", ".join(name.removesuffix(".img") for name in standing)
+        raise UsageError(
+            f"{box.name} {box.version} is not replaced: machines stand on its old disk ({machines})",
+            f"vagrant destroy lab-{box.kernel.line}, where each was made (kmlab-run-… goes when its lab ends), then "
+            f"invoke boxes.add --kernel {box.kernel.line}; a disk that Vagrant forgot: virsh -c {URI} vol-delete "
+            f"{standing[0]} --pool {POOL}",
+        )
+    return "" if standing is None else volume
 
 
 def show(rows: Sequence[BoxRow]) -> None:

@@ -51,8 +51,9 @@ SESSION_SECONDS = 7 * 86400.0
 class MachineRow(msgspec.Struct, frozen=True, kw_only=True):
     """A line of ``invoke vm.status``.
 
-    :param state: ``running``, ``starting``, ``dead`` (ended by itself; its logs are there) or ``halted`` (one of
-        Vagrant's that does not run and will be brought up again where it is used).
+    :param state: ``running``, ``starting``, ``dead`` (ended by itself; its logs are there), ``halted`` (one of
+        Vagrant's that does not run and will be brought up again where it is used) or ``destroyed`` (one of Vagrant's
+        that ``vagrant destroy`` removed; ``vm.up`` makes another).
     :param host: where its sshd is.
     :param created: seconds since 1970; 0 where it is not known.
     :param registered: False: plain ``vagrant up`` made it, and only ``--provider vagrant`` means it.
@@ -439,7 +440,7 @@ def _row(registration: Registration) -> MachineRow:
         name=registration.name,
         provider=registration.provider,
         owner=registration.owner,
-        state=_state(registration),
+        state=registration.state,
         host=placed.host if placed is not None else "127.0.0.1",
         release=facts.kernel.release if facts else "",
         accelerator=facts.accelerator if facts else "",
@@ -447,14 +448,6 @@ def _row(registration: Registration) -> MachineRow:
         port=registration.port,
         created=registration.created,
     )
-
-
-def _state(registration: Registration) -> str:
-    if registration.vagrant is not None:
-        return "starting" if not registration.ready else "running" if registration.alive else "halted"
-    if registration.qemu is not None and not registration.alive:
-        return "dead"
-    return "running" if registration.ready else "starting"
 
 
 def _listed(rows: Sequence[MachineRow]) -> str:

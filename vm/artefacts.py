@@ -13,6 +13,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,7 +39,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 class Seal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What ``seal.json`` holds.
 
-    :param kind: ``tools``, ``base`` or ``kernel``.
+    :param kind: ``tools``, ``base``, ``kernel``, ``boxes`` or ``box``.
     :param name: the folder's name.
     :param inputs: SHA-256 over all that the build was made from.
     :param files: SHA-256 by file name, the manifest among them.
@@ -79,8 +80,8 @@ class Artefact:
 class Plan:
     """What is to be built.
 
-    :param kind: ``tools``, ``base`` or ``kernel``.
-    :param label: the folder's name before the hash: the kind, and a kernel's release.
+    :param kind: ``tools``, ``base``, ``kernel``, ``boxes`` (what boxes are made with) or ``box``.
+    :param label: the folder's name before the hash: the kind, of a box its provider, and a kernel's release.
     :param inputs: SHA-256 over all that shapes the artefact; see :func:`inputs_hash`.
     :param expected: what the lock says the build gives; ``None`` if it does not say yet.
     """
@@ -124,7 +125,7 @@ class Store:
             artefact = read(path)
             self.look(artefact)
             if plan.expected is not None and plan.expected.sha256 != artefact.hash.sha256:
-                raise IntegrityError(f"{plan.name} is not what the lock says", _REBUILD)
+                raise IntegrityError(f"{plan.name} is not what the lock says", _rebuild(plan.label))
         except IntegrityError as error:
             if error.message not in self._said:
                 self._said.add(error.message)
@@ -207,13 +208,28 @@ def read(path: Path) -> Artefact:
     try:
         seal = msgspec.json.decode((path / SEAL).read_bytes(), type=Seal)
     except (OSError, msgspec.MsgspecError) as error:
-        raise IntegrityError(f"{path.name} has no seal that can be read ({error})", _REBUILD) from error
+        raise IntegrityError(f"{path.name} has no seal that can be read ({error})", _rebuild(path.name)) from error
     if seal.schema != SEAL_SCHEMA or seal.name != path.name:
-        raise IntegrityError(f"{path.name} has the seal of another artefact", _REBUILD)
+        raise IntegrityError(f"{path.name} has the seal of another artefact", _rebuild(path.name))
     return Artefact(path, seal)
 
 
-_REBUILD = "Build it again: invoke images.build"
+_BOX = re.compile(r"box-(?P<provider>[a-z]+)-(?P<release>.+?)(-[0-9a-f]{16})?")
+
+
+def command(name: str) -> str:
+    """Return the command that builds an artefact, by its label or name: it begins with the kind.
+
+    A box is named whole, because only some are built where nobody chose.
+    """
+    box = _BOX.fullmatch(name)
+    if box:
+        return f"invoke boxes.build --kernel {box['release']} --provider {box['provider']}"
+    return "invoke boxes.build" if name.startswith("boxes") else "invoke images.build"
+
+
+def _rebuild(name: str) -> str:
+    return f"Build it again: {command(name)}"
 
 
 def glance(artefact: Artefact) -> None:
@@ -224,7 +240,9 @@ def glance(artefact: Artefact) -> None:
     stamps = stamps_of(artefact.path)
     for name in sorted(stamps.keys() | artefact.seal.stamps.keys()):
         if stamps.get(name) != artefact.seal.stamps.get(name):
-            raise IntegrityError(f"{artefact.path.name} was changed after it was built ({name})", _REBUILD)
+            raise IntegrityError(
+                f"{artefact.path.name} was changed after it was built ({name})", _rebuild(artefact.path.name)
+            )
 
 
 def check(artefact: Artefact) -> None:
@@ -235,12 +253,14 @@ def check(artefact: Artefact) -> None:
     glance(artefact)
     for name, sha256 in sorted(artefact.seal.files.items()):
         if sha256_file(artefact.path / name) != sha256:
-            raise IntegrityError(f"{artefact.path.name} is corrupt ({name})", _REBUILD)
+            raise IntegrityError(f"{artefact.path.name} is corrupt ({name})", _rebuild(artefact.path.name))
     if (artefact.path / TREE).is_dir():
         differ = artefact.manifest().differences(Manifest.of(from_folder(artefact.path / TREE)))
         if differ:
             more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
-            raise IntegrityError(f"{artefact.path.name} is corrupt ({', '.join(differ[:3])}{more})", _REBUILD)
+            raise IntegrityError(
+                f"{artefact.path.name} is corrupt ({', '.join(differ[:3])}{more})", _rebuild(artefact.path.name)
+            )
 
 
 def make_seal(plan: Plan, folder: Path, manifest: Manifest, seconds: float) -> Seal:
@@ -274,8 +294,8 @@ def compare(plan: Plan, got: ArtefactHash) -> None:
     parts = differing_parts(plan.expected.parts, got.parts)
     raise BuildError(
         f"{plan.label} does not come out as the lock says; differing: {', '.join(parts) or 'its size only'}",
-        "If the recipe was changed on purpose, record the new hashes: invoke images.build --record; otherwise report "
-        "the differing parts together with the host's release and its mmdebstrap version.",
+        f"If the recipe was changed on purpose, record the new hashes: {command(plan.label)} --record; otherwise "
+        "report the differing parts together with the host's release and its mmdebstrap version.",
     )
 
 
@@ -331,7 +351,7 @@ def sha256_file(path: Path) -> str:
             while block := source.read(BLOCK):
                 digest.update(block)
     except OSError as error:
-        raise IntegrityError(f"{path} cannot be read ({error.strerror})", _REBUILD) from error
+        raise IntegrityError(f"{path} cannot be read ({error.strerror})", _rebuild(path.parent.name)) from error
     return digest.hexdigest()
 
 

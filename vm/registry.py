@@ -38,6 +38,10 @@ _UNREGISTERED_SECONDS = 60.0
 """A folder without a registration belongs to a process that is just writing it, or to one that died doing so."""
 
 
+State = Literal["starting", "running", "dead", "halted", "destroyed"]
+"""``dead`` ended by itself, and its logs are there; ``halted`` and ``destroyed`` are machines of Vagrant's alone."""
+
+
 class Process(msgspec.Struct, frozen=True, kw_only=True):
     """A process that cannot be mistaken for another; see :class:`vm.qemu.process.ProcessId`."""
 
@@ -83,6 +87,17 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     cpu_threads: list[int] = []
     provider: ProviderName = "qemu"
     vagrant: Placed | None = None
+
+    @property
+    def state(self) -> State:
+        """What is to be said of it; one of Vagrant's that Vagrant has no domain of any more was destroyed."""
+        if self.vagrant is None:
+            return "dead" if self.qemu is not None and not self.alive else "running" if self.ready else "starting"
+        if not self.ready:
+            return "starting"
+        if self.alive:
+            return "running"
+        return "halted" if domain.machine_id(Path(self.vagrant.data), self.vagrant.machine) else "destroyed"
 
     @property
     def alive(self) -> bool:

@@ -99,8 +99,7 @@ def _machines(result: Result, house: House, kernel: Kernel, wanted: set[str], ro
     contenders = machines.ours(house, kernel, wanted)
     if "warm" in wanted:
         peer = machines.virtme_ng(vng_kernel, emulated=result.accelerator == "tcg")
-        others = machines.vagrant(kernel.line)
-        for each in (peer, *(others if isinstance(others, list) else [others])):
+        for each in (peer, vagrants.peer(kernel.line, house.say)):
             if isinstance(each, Unmeasured):
                 _add(result, each)
             else:

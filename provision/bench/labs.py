@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -143,9 +144,17 @@ def phases_of(record: Path) -> float:
     return sum(phase.wall_seconds for phase in found.phases)
 
 
-def run(line: str, runs: Path, name: str = "mutex", *more: str, seconds: int = LAB_SECONDS) -> tuple[float, Path]:
+def run(
+    line: str,
+    runs: Path,
+    name: str = "mutex",
+    *more: str,
+    seconds: int = LAB_SECONDS,
+    environment: Mapping[str, str] = os.environ,
+) -> tuple[float, Path]:
     """Run ``invoke lab`` as a person does; return seconds, and the record.
 
+    :param environment: all that it gets; this process's own where none is given.
     :raises LabFailedError: it failed, or was not over in time.
     """
     invoke = str(Path(sys.executable).parent / "invoke")
@@ -154,7 +163,7 @@ def run(line: str, runs: Path, name: str = "mutex", *more: str, seconds: int = L
     try:
         done = subprocess.run(
             command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds,
-            check=False,
+            check=False, env=dict(environment),
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise LabFailedError(f"the lab was not over within {seconds} s") from error

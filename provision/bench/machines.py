@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,25 +91,6 @@ def virtme_ng(vmlinuz: str, *, emulated: bool) -> Contender | Unmeasured:
     return Contender("virtme-ng", f"vng --run {Path(kernel).name} -- uname -r", lambda: timed(words))
 
 
-def vagrant(line: str) -> list[Contender] | Unmeasured:
-    """Return Vagrant's ways, where it is installed and this checkout has a Vagrantfile."""
-    program = shutil.which("vagrant")
-    if program is None:
-        return Unmeasured(name="vagrant", reason="Vagrant is not installed")
-    if not (REPOSITORY / "Vagrantfile").is_file():
-        return Unmeasured(name="vagrant", reason="this checkout has no Vagrantfile")
-    machine = f"lab-{line}"
-
-    def up() -> float:
-        try:
-            seconds = timed([program, "up", machine])
-            return seconds + timed([program, "ssh", machine, "-c", "uname -r"])
-        finally:
-            timed([program, "destroy", "-f", machine])
-
-    return [Contender("vagrant", "vagrant up, then the result of vagrant ssh -c 'uname -r'", up)]
-
-
 def _host_kernel() -> str:
     """Return the newest kernel in /boot whose configuration has 9p, "" if there is none."""
     for vmlinuz in sorted(Path("/boot").glob("vmlinuz-*"), key=lambda path: path.stat().st_mtime, reverse=True):
@@ -121,16 +102,17 @@ def _host_kernel() -> str:
     return ""
 
 
-def timed(words: list[str]) -> float:
+def timed(words: list[str], environment: Mapping[str, str] = os.environ) -> float:
     """Run a command in this checkout, return seconds.
 
+    :param environment: all that it gets; this process's own where none is given.
     :raises MachineError: it failed or took too long.
     """
     began = time.monotonic()
     try:
         done = subprocess.run(
             words, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PEER_SECONDS,
-            check=False, env=dict(os.environ),
+            check=False, env=dict(environment),
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MachineError(f"{Path(words[0]).name} did not work: {error}") from error

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from provision.checks.host import Finding, Host
 from vm import images, mirror
+from vm.artefacts import command
 from vm.errors import LabError
 from vm.model import Kernel, Lock
 from vm.paths import Layout
 from vm.qemu.accel import Kvm, KvmReport
 from vm.tools import ToolsRoot
 
-BUILD = ".venv/bin/invoke images.build"
+PROGRAMS = ".venv/bin/"
+BUILD = f"{PROGRAMS}invoke images.build"
 
 QEMU = "qemu-system-x86_64"
 
@@ -66,10 +69,11 @@ def cache(rows: Sequence[images.Listed], deep: Sequence[images.Checked] | None) 
     :param deep: result of reading every byte; None where only a glance was asked for.
     """
     current = [row for row in rows if row.in_lock]
-    broken = [f"{row.name}: {row.state}" for row in current if row.state != "whole"]
-    broken += [row.problem for row in deep or () if row.problem]
+    broken = [(row.name, f"{row.name}: {row.state}") for row in current if row.state != "whole"]
+    broken += [(row.name, row.problem) for row in deep or () if row.problem]
     if broken:
-        return Finding(check="lock against cache", result="warn", detail="; ".join(broken), fix=BUILD)
+        fix = " && ".join(dict.fromkeys(f"{PROGRAMS}{command(name)}" for name, _ in broken))
+        return Finding(check="lock against cache", result="warn", detail="; ".join(what for _, what in broken), fix=fix)
     if not any(row.kind == "base" for row in current) or not any(row.kind == "tools" for row in current):
         detail = "tools root and base image are not built yet; the first run does it"
         return Finding(check="lock against cache", result="warn", detail=detail, fix=BUILD)
@@ -211,12 +215,14 @@ def machines(layout: Layout) -> Finding:
     """What runs, and what died by itself."""
     from vm.registry import Registry
 
-    rows = Registry(layout).all()
-    dead = [row.name for row in rows if row.qemu is not None and not row.qemu.identity.alive and row.owner == "person"]
+    rows = [(row, row.state) for row in Registry(layout).all()]
+    dead = [row.name for row, state in rows if state == "dead" and row.owner == "person"]
     if dead:
         fix = f".venv/bin/invoke vm.down --name {dead[0]}"
         return Finding(check="machines", result="warn", detail=f"ended by themselves: {', '.join(dead)}", fix=fix)
-    return Finding(check="machines", result="ok", detail=f"{len(rows)} running")
+    counts = {"running": 0, **Counter(state for _, state in rows)}
+    detail = ", ".join(f"{number} {state}" for state, number in counts.items())
+    return Finding(check="machines", result="ok", detail=detail)
 
 
 def timed(function: Callable[[], KvmReport]) -> tuple[KvmReport, float]:

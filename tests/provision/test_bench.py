@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from provision.bench import lives, machines, probes
+from provision.bench import labs, lives, machines, probes, vagrants
 from provision.bench.figures import Figure, Result, Unmeasured, ratio, rows
 from provision.bench.machines import Contender
 from vm.errors import LabFailedError, MachineError
+from vm.vagrant.domain import machine_id, person_data
 
 
 def figure(name: str, *samples: float, limit: float | None = None) -> Figure:
@@ -73,7 +76,7 @@ def test_a_contender_that_fails_is_out_with_the_reason_and_without_figures() -> 
     assert out == [Unmeasured(name="vng", reason="vng ended with status 1: no 9p")]
 
 
-@pytest.mark.parametrize("ask", [lambda: machines.virtme_ng("", emulated=True), lambda: machines.vagrant("6.1")])
+@pytest.mark.parametrize("ask", [lambda: machines.virtme_ng("", emulated=True), lambda: vagrants.peer("6.1", print)])
 def test_a_peer_that_is_not_installed_is_said_to_be_so(
     ask: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,3 +164,105 @@ def test_bpftrace_gets_each_function_at_its_entry() -> None:
     assert all(
         data[offset : offset + 3] in (b"\x49\x3b\x66", b"\x4c\x8d\x64", b"\x4c\x8d\xa4") for offset in offsets.values()
     )
+
+
+UUID = "0d7f3c3e-5a0e-4a3c-9c0a-1b2c3d4e5f60"
+
+# Writes down what it is asked and by whom; `up` and `destroy` leave in the data folder what Vagrant does.
+VAGRANT = r"""#!/bin/sh
+{ echo "vagrant $*"; env; echo; } >> "$ASKED"
+data="$VAGRANT_DOTFILE_PATH/machines/lab-6.1/libvirt"
+case "$*" in
+    *up*) mkdir -p "$data" && printf %s UUID > "$data/id"; exit "$UP_ENDS" ;;
+    *destroy*) rm -f "$data/id" ;;
+esac
+"""
+
+
+@dataclass
+class Asked:
+    """A host with a Vagrant that only writes down what it is asked; labs are played, too."""
+
+    path: Path
+    labs: list[tuple[tuple[str, ...], dict[str, str]]] = field(default_factory=list)
+
+    def commands(self) -> list[tuple[str, dict[str, str]]]:
+        """Return each command of Vagrant's, with its environment."""
+        blocks = self.path.read_text().split("\n\n")[:-1]
+        rows = [block.strip("\n").splitlines() for block in blocks]
+        return [(row[0], dict(line.partition("=")[::2] for line in row[1:])) for row in rows]
+
+    def lab(self, _line: str, runs: Path, _name: str, *more: str, environment: Mapping[str, str]) -> tuple[float, Path]:
+        """Stand in for a lab of 7 s, of which its phases are 5 s."""
+        self.labs.append((more, dict(environment)))
+        phase = {"name": "plain", "wall_seconds": 5.0, "workload_seconds": 4.0}
+        (runs / "run.json").write_text(json.dumps({"phases": [phase], "losses": []}))
+        return 7.0, runs
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """A person who has a machine lab-6.1, and wishes for their machines in the environment."""
+    for name, text in (("vagrant", VAGRANT.replace("UUID", UUID)), ("virsh", "#!/bin/sh\n")):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(text)
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
+    monkeypatch.setenv("UP_ENDS", "0")
+    monkeypatch.setenv("LAB_CPUS", "7")
+    monkeypatch.setenv("VAGRANT_DOTFILE_PATH", str(tmp_path / "persons"))
+    monkeypatch.setenv("KMLAB_STATE", str(tmp_path / "state"))
+    mine = person_data() / "machines" / "lab-6.1" / "libvirt" / "id"
+    mine.parent.mkdir(parents=True)
+    mine.write_text(UUID)
+    made = Asked(tmp_path / "asked")
+    monkeypatch.setattr(labs, "run", made.lab)
+    return made
+
+
+def test_vagrant_is_measured_on_machines_of_the_benchmarks_own(asked: Asked, tmp_path: Path) -> None:
+    vagrants.measure("6.1", 1, lambda _: None)
+    peer = vagrants.peer("6.1", lambda _: None)
+    assert isinstance(peer, Contender)
+    peer.run()
+
+    for environment in [environment for _, environment in (*asked.commands(), *asked.labs)]:
+        assert not environment["VAGRANT_DOTFILE_PATH"].startswith(str(tmp_path))
+        assert not environment["KMLAB_STATE"].startswith(str(tmp_path))
+        assert environment["LAB_PREFIX"].startswith("kmlab-bench-")
+        assert "LAB_CPUS" not in environment
+        assert environment["VAGRANT_DEFAULT_PROVIDER"] == "libvirt"
+    assert machine_id(person_data(), "lab-6.1") == UUID
+
+
+def test_each_time_by_hand_is_one_place_and_the_first_time_is_not_counted(asked: Asked) -> None:
+    figures = {each.name: each for each in vagrants.measure("6.1", 2, lambda _: None)}
+
+    places = [environment["VAGRANT_DOTFILE_PATH"] for _, environment in asked.commands()]
+    assert [command for command, _ in asked.commands()] == ["vagrant up lab-6.1", "vagrant destroy -f lab-6.1"] * 3
+    assert places[::2] == places[1::2]
+    assert len(set(places)) == 3
+    machine = ("--provider", "vagrant", "--machine", "lab-6.1")
+    assert [more for more, _ in asked.labs] == [machine, machine, machine[:2], machine, machine[:2]]
+    assert asked.labs[0][1]["VAGRANT_DOTFILE_PATH"] == places[0]
+    beyond, ours = figures["vagrant second"], figures["vagrant lab"]
+    assert isinstance(beyond, Figure)
+    assert isinstance(ours, Figure)
+    assert (beyond.samples, ours.samples) == ([2.0, 2.0], [7.0, 7.0])
+
+
+def test_what_a_failed_round_left_is_destroyed_and_the_reason_is_told(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UP_ENDS", "1")
+
+    (found,) = vagrants.measure("6.1", 1, lambda _: None)
+
+    assert isinstance(found, Unmeasured)
+    assert found.reason.startswith("vagrant ended with status 1")
+    (_, up), (command, destroy) = asked.commands()
+    assert "destroy lab-6.1" in command
+    assert up["VAGRANT_DOTFILE_PATH"] == destroy["VAGRANT_DOTFILE_PATH"]
+    assert not Path(up["VAGRANT_DOTFILE_PATH"]).parent.exists()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from provision import doctor
@@ -18,7 +20,11 @@ from vm.mirror import Mirror
 from vm.model import Lock
 from vm.paths import Layout
 from vm.qemu.accel import Kvm, KvmReport
+from vm.qemu.process import ProcessId
+from vm.registry import Process, Registry
 from vm.tools import ToolsRoot
+from vm.vagrant import domain
+from vm.vagrant.domain import Domain, Placed
 
 
 class Tools(ToolsRoot):
@@ -64,6 +70,16 @@ NO_NETWORK = "qemu-system-x86_64: -netdev user,id=probe: network backend 'user' 
 
 def row(kind: str, name: str, *, in_lock: bool = True, state: str = "whole") -> Listed:
     return Listed(kind, name, 1 << 20, "", "", in_lock=in_lock, age=0.0, state=state)
+
+
+def machine(layout: Layout, name: str, *, alive: bool, vagrant: Placed | None = None) -> None:
+    """Register a person's machine that came up; its process is this one, or one that has ended."""
+    registry = Registry(layout)
+    me = Process.of(os.getpid())
+    assert me is not None
+    qemu = me if alive else msgspec.structs.replace(me, started=me.started - 1)
+    made = registry.create(name, "person", "vagrant" if vagrant else "qemu")
+    registry.write(msgspec.structs.replace(made, qemu=qemu, ready=True, vagrant=vagrant))
 
 
 BUILT = [row("tools", "tools-1"), row("base", "base-1"), row("kernel", "kernel-6.1")]
@@ -113,6 +129,15 @@ def test_damage_is_named_whether_seen_at_a_glance_or_read() -> None:
 
     assert (glance.result, glance.detail) == ("warn", "kernel-6.1: changed after it was built")
     assert (deep.result, deep.detail) == ("warn", "base-1 is corrupt (base.ext4)")
+    assert glance.fix == deep.fix == ".venv/bin/invoke images.build"
+
+
+def test_a_damaged_box_is_mended_by_the_command_that_builds_boxes() -> None:
+    name = f"box-libvirt-6.1.0-56-cloud-amd64-{'0' * 16}"
+
+    found = store.cache([*BUILT, row("box", name, state="changed after it was built")], None)
+
+    assert found.fix == ".venv/bin/invoke boxes.build --kernel 6.1.0-56-cloud-amd64 --provider libvirt"
 
 
 MIRROR = Mirror({"debian": ("http://m.example/debian",), "debian-security": ("http://m.example/sec",)}, "host")
@@ -230,6 +255,39 @@ def test_kernels_without_types_of_their_own_are_named() -> None:
     assert store.btf(both).detail == f"missing in {old.release}"
     assert store.btf(both[1:]).result == "ok"
     assert store.btf([]).result == "warn"
+
+
+UUID = "0d7f3c3e-5a0e-4a3c-9c0a-1b2c3d4e5f60"
+
+
+def test_a_machine_that_ended_by_itself_is_named_with_the_command_that_clears_it(layout: Layout) -> None:
+    machine(layout, "mine", alive=True)
+    machine(layout, "gone", alive=False)
+
+    found = store.machines(layout)
+
+    assert (found.result, found.detail) == ("warn", "ended by themselves: gone")
+    assert found.fix == ".venv/bin/invoke vm.down --name gone"
+
+
+def test_one_of_vagrants_that_was_halted_or_upped_outside_did_not_end_by_itself(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Placed(data=str(tmp_path), machine="lab-6.1", uuid=UUID)
+    halted = Placed(data=str(tmp_path), machine="lab-7.3", uuid=UUID.replace("0", "1"))
+    path = tmp_path / "machines" / "lab-7.3" / "libvirt" / "id"
+    path.parent.mkdir(parents=True)
+    path.write_text(halted.uuid)
+    here = ProcessId.of(os.getpid())
+    assert here is not None
+    monkeypatch.setattr(domain, "find", lambda uuid: Domain(here, ()) if uuid == UUID else None)
+    machine(layout, "lab-6.1", alive=False, vagrant=runs)
+    machine(layout, "lab-7.3", alive=False, vagrant=halted)
+
+    found = store.machines(layout)
+
+    assert (found.result, found.fix) == ("ok", "")
+    assert found.detail == "1 running, 1 halted"
 
 
 def test_a_host_is_sound_unless_something_failed() -> None:

@@ -139,10 +139,17 @@ def test_a_provider_narrows_what_could_be_meant(house: House) -> None:
         replace(house, kind="qemu").machine("lab-6.1")
 
 
-def test_one_of_vagrants_that_does_not_run_was_halted_and_is_not_dead(house: House) -> None:
-    register(house, "lab-6.1", "6.1", provider="vagrant", alive=False)
+def test_one_of_vagrants_that_does_not_run_was_halted_and_is_not_dead(house: House, tmp_path: Path) -> None:
+    created_by_plain_vagrant(tmp_path, "lab-6.1")
+    register(house, "lab-6.1", "6.1", provider="vagrant", alive=False, data=str(tmp_path / "dot-vagrant"))
 
     assert [row.state for row in house.machines()] == ["halted"]
+
+
+def test_one_that_plain_vagrant_destroyed_is_said_to_be_so(house: House, tmp_path: Path) -> None:
+    register(house, "lab-6.1", "6.1", provider="vagrant", alive=False, data=str(tmp_path / "dot-vagrant"))
+
+    assert [row.state for row in house.machines()] == ["destroyed"]
 
 
 def test_a_machine_of_plain_vagrant_is_listed_but_meant_only_by_name_of_the_provider(

@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from vm import tree
-from vm.artefacts import SEAL, Artefact, Plan, Store, check, disk_usage, glance, inputs_hash, read
+from vm import kernels, lock, tree
+from vm.artefacts import SEAL, Artefact, Plan, Store, check, command, disk_usage, glance, inputs_hash, read
+from vm.boxes import plans
 from vm.errors import BuildError, DiskFullError, IntegrityError
 from vm.progress import Silent
 from vm.tree import Manifest
@@ -255,3 +256,42 @@ def test_removing_tells_what_it_freed(store: Store) -> None:
     assert store.remove(PLAN.name) == size > len(LARGE)
     assert names(store) == []
     assert store.all() == []
+
+
+@pytest.mark.parametrize(
+    ("label", "command"),
+    [
+        ("tools", "invoke images.build"),
+        ("kernel-6.1.0-56-cloud-amd64", "invoke images.build"),
+        ("boxes", "invoke boxes.build"),
+        (
+            "box-virtualbox-7.3.4+deb13-cloud-amd64",
+            "invoke boxes.build --kernel 7.3.4+deb13-cloud-amd64 --provider virtualbox",
+        ),
+    ],
+)
+def test_what_differs_or_is_corrupt_is_built_again_by_the_command_of_its_kind(
+    store: Store, label: str, command: str
+) -> None:
+    plan = Plan(label.partition("-")[0], label, inputs_hash("any"))
+    built = store.obtain(plan, builder())
+    touch_up(built.path / "image", b"imagf")
+    with pytest.raises(IntegrityError) as corrupt:
+        check(built)
+    other = Plan(plan.kind, label, inputs_hash("other"), built.hash)
+    with pytest.raises(BuildError) as differs:
+        store.obtain(other, builder(b"other"))
+
+    assert corrupt.value.hint == f"Build it again: {command}"
+    assert f"record the new hashes: {command} --record; " in differs.value.hint
+
+
+def test_the_command_that_builds_a_locked_box_again_can_be_given_as_it_is() -> None:
+    """Its words are those that the task takes: a kernel that the lock knows, a provider that there is."""
+    locked = lock.read()
+    for line, kernel in locked.kernels.items():
+        for provider in plans.FORMS:
+            words = command(plans.plan(locked, kernel, provider).name).split()
+            assert words[:2] == ["invoke", "boxes.build"]
+            assert kernels.resolve(words[3], locked).line == line
+            assert words[5] == provider

@@ -7,11 +7,13 @@ import hashlib
 import json
 import re
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from tasks import kernels_lock
 from vm import lock
 from vm.artefacts import Artefact, Seal
 from vm.boxes import build, catalog, disk, grub, installed, plans
@@ -22,6 +24,7 @@ from vm.initramfs import GUEST
 from vm.model import ArtefactHash, Lock
 from vm.paths import Layout
 from vm.qemu.command import kernel_command_line
+from vm.tools import ToolsRoot
 
 FIXTURES = Path(__file__).parent / "fixtures"
 MEBI = 1 << 20
@@ -117,6 +120,46 @@ def test_a_version_is_the_date_of_the_newest_index_and_the_recipe() -> None:
     assert newest.startswith(f"{day[:4]}-{day[4:6]}-{day[6:]}T")
     assert time == str(int(newest[11:19].replace(":", "")))
     assert int(recipe) == plans.RECIPE
+
+
+RECORDED = json.loads((FIXTURES / "box-versions.json").read_text())
+"""Version → hash of each box that a lock has had under it. Lines are added and never changed: somebody has that box."""
+
+
+def renamed(known: Mapping[str, str], locked: Lock) -> list[str]:
+    """Return the boxes of a lock that are known with other bytes."""
+    return [name for name, box in locked.box_artefacts.items() if known.get(name, box.sha256) != box.sha256]
+
+
+def test_a_version_of_a_box_has_the_same_bytes_for_ever() -> None:
+    locked = lock.read()
+    version, hashes = plans.version(locked), {name: box.sha256 for name, box in locked.box_artefacts.items()}
+    known = RECORDED.get(version, {})
+
+    changed = renamed(known, locked)
+    assert not changed, f"raise RECIPE in vm/boxes/plans.py, and build with --record: {version} is recorded: {changed}"
+    missing = json.dumps({version: hashes}, indent=2, sort_keys=True)
+    assert known == hashes, f"add to tests/vm/fixtures/box-versions.json: {missing}"
+
+
+def test_other_bytes_under_a_recorded_version_are_seen() -> None:
+    locked = lock.read()
+    same = locked.box_artefacts["libvirt:6.1"].sha256
+
+    assert renamed({"libvirt:6.1": "0" * 64, "virtualbox:6.1": "1" * 64}, locked) == ["libvirt:6.1", "virtualbox:6.1"]
+    assert renamed({"libvirt:6.1": same}, locked) == []
+    # What the recipe was raised for: the first one had given other bytes.
+    assert "libvirt:6.1" in renamed(RECORDED["20261125.22231.1"], locked)
+
+
+def test_a_root_without_grubs_boot_record_names_a_command_that_there_is(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"has no boot\.img") as caught:
+        grub.boot_record(ToolsRoot(tmp_path, ""))
+
+    task, option, name = caught.value.hint.removeprefix("invoke ").split()
+    assert (task, option) == ("kernels.lock", "--line")
+    assert name in lock.ROOTS
+    assert option[2:] in kernels_lock.help
 
 
 def test_a_kernel_of_ones_own_has_no_box() -> None:

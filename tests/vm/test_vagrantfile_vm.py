@@ -15,9 +15,11 @@ import pytest
 
 from tests.vagrant_host import NETWORK, VagrantHost, inventory, network_addresses, virsh
 from vm import lock
-from vm.boxes import plans
+from vm.boxes import installed, plans
+from vm.errors import UsageError
 from vm.initramfs import GUEST
 from vm.paths import REPOSITORY
+from vm.vagrant import copies
 
 pytestmark = [pytest.mark.vagrant, pytest.mark.build]
 
@@ -178,6 +180,22 @@ def test_plain_vagrant_brings_a_kernel_up_and_replaces_the_well_known_key(person
     assert interface.split()[1:3] == ["network", NETWORK], "the one that doctor and setup.sh see to"
 
 
+def test_a_box_whose_disk_a_machine_stands_on_is_not_replaced(person: Person, vagrant_host: VagrantHost) -> None:
+    version = plans.version(lock.read())
+    info = vagrant_host.home / "boxes" / "kmlab-VAGRANTSLASH-7.3" / version / "libvirt" / "info.json"
+    real = info.read_text()
+    info.write_text(real.replace('"disk_sha256": "', '"disk_sha256": "other'))
+    try:
+        done = person.run(INVOKE, "boxes.add", "--kernel", "7.3")
+    finally:
+        info.write_text(real)
+
+    assert done.returncode == UsageError.exit_code
+    assert f"{PREFIX}lab-7.3" in done.stderr
+    assert "vagrant destroy lab-7.3" in done.stderr
+    assert person.in_machine("true") == ""
+
+
 def test_what_is_on_the_disk_stays_over_halt_and_up_and_goes_with_destroy(person: Person) -> None:
     person.in_machine("echo kept > /root/kept")
 
@@ -217,6 +235,7 @@ def test_boxes_are_added_once_and_replaced_where_they_have_other_bytes(person: P
     assert (added["state"], again["state"], replaced["state"]) == ("added", "there", "replaced")
     assert fresh.vagrant("box", "list").split() == ["kmlab/7.3", "(libvirt,", f"{version})"]
     assert info.read_text() == real
+    assert copies.standing_on(installed.volume("kmlab/7.3", version)) is None, "the old disk is gone from the pool"
 
 
 def test_a_newer_box_is_an_update_in_place(person: Person, tmp_path: Path) -> None:

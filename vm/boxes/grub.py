@@ -36,7 +36,7 @@ def boot_record(root: ToolsRoot) -> bytes:
     try:
         code = (root.root / PLATFORM / "boot.img").read_bytes()
     except OSError as error:
-        raise BuildError(f"grub-pc-bin has no boot.img: {error}", "invoke kernels.lock --only boxes") from error
+        raise BuildError(f"grub-pc-bin has no boot.img: {error}", "invoke kernels.lock --line boxes") from error
     return code[:BOOT_CODE]
 
 

@@ -14,7 +14,7 @@ from vm.errors import UsageError
 from vm.initramfs import GUEST
 from vm.model import Kernel, Lock
 
-RECIPE = 1
+RECIPE = 2
 """Raised when this package builds something else from the same artefacts; the last part of a box's version."""
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
