@@ -236,7 +236,9 @@ def _keep_artefacts(lock: Lock, old: Lock) -> Lock:
         if before is not None and before.artefact is not None and new.packages == before.packages:
             lock = with_artefact(lock, name, before.artefact)
     roots_as_before = all(getattr(lock, name).packages == getattr(old, name).packages for name in ROOTS)
-    for name, artefact in old.box_artefacts.items() if roots_as_before else ():
+    # A box says its version, so that another date alone changes its bytes.
+    boxes_as_before = roots_as_before and lock.newest_index == old.newest_index
+    for name, artefact in old.box_artefacts.items() if boxes_as_before else ():
         line = name.rpartition(":")[2]
         if line in lock.kernels and lock.kernels[line].packages == old.kernels[line].packages:
             lock = with_artefact(lock, f"box:{name}", artefact)

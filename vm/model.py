@@ -98,3 +98,8 @@ class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     kernels: dict[str, Kernel]
     box_artefacts: dict[str, ArtefactHash] = {}
     digest: str = ""
+
+    @property
+    def newest_index(self) -> str:
+        """Date of the newest package index, ISO 8601: the version of boxes begins with it."""
+        return max((suite.date for suite in self.suites.values()), default="1970-01-01T00:00:00Z")

@@ -137,7 +137,7 @@ def test_a_version_of_a_box_has_the_same_bytes_for_ever() -> None:
     known = RECORDED.get(version, {})
 
     changed = renamed(known, locked)
-    assert not changed, f"raise RECIPE in vm/boxes/plans.py, and build with --record: {version} is recorded: {changed}"
+    assert not changed, f"raise vm/boxes/recipe, and build with --record: {version} is recorded: {changed}"
     missing = json.dumps({version: hashes}, indent=2, sort_keys=True)
     assert known == hashes, f"add to tests/vm/fixtures/box-versions.json: {missing}"
 

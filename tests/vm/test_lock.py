@@ -193,6 +193,15 @@ def test_everything_locked_again_without_a_change_keeps_epoch_and_artefacts(made
     assert new == old
 
 
+def test_boxes_are_opened_by_another_date_alone_because_their_version_says_it(made: Lock, layout: Layout) -> None:
+    old = lock.with_artefact(msgspec.structs.replace(made, source_date_epoch=1), "box:libvirt:6.1", HASH)
+    suites = {name: msgspec.structs.replace(suite, date="2020-01-01T00:00:00Z") for name, suite in old.suites.items()}
+    lines = configuration(FIVE_TEN, SIX_ONE, SIX_TWELVE, SEVEN_THREE)
+
+    assert make(layout, lines, old).box_artefacts == {"libvirt:6.1": HASH}
+    assert make(layout, lines, msgspec.structs.replace(old, suites=suites)).box_artefacts == {}
+
+
 def test_the_difference_is_what_a_review_needs(made: Lock, layout: Layout) -> None:
     old = older(made)
     new = make(layout, configuration(FIVE_TEN, SIX_ONE, SIX_TWELVE, SEVEN_THREE), old, ("6.1",))

@@ -14,7 +14,7 @@ from vm.errors import UsageError
 from vm.initramfs import GUEST
 from vm.model import Kernel, Lock
 
-RECIPE = 2
+RECIPE = int((Path(__file__).resolve().parent / "recipe").read_text("ascii"))
 """Raised when this package builds something else from the same artefacts; the last part of a box's version."""
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -57,10 +57,9 @@ def box_name(kernel: Kernel) -> str:
 def version(lock: Lock) -> str:
     """Return the version of the boxes of a lock: date and time of its newest index, and the recipe.
 
-    The Vagrantfile makes the first two of the lock, too, and takes any recipe.
+    The Vagrantfile makes it of the lock and of the file ``recipe``, too.
     """
-    newest = max((suite.date for suite in lock.suites.values()), default="1970-01-01T00:00:00Z")
-    digits = re.sub(r"\D", "", newest)
+    digits = re.sub(r"\D", "", lock.newest_index)
     return f"{digits[:8]}.{int(digits[8:14])}.{RECIPE}"
 
 
