@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import inspect
 import json
 import re
 import struct
@@ -159,7 +160,7 @@ def test_a_root_without_grubs_boot_record_names_a_command_that_there_is(tmp_path
     task, option, name = caught.value.hint.removeprefix("invoke ").split()
     assert (task, option) == ("kernels.lock", "--line")
     assert name in lock.ROOTS
-    assert option[2:] in kernels_lock.help
+    assert option[2:] in inspect.signature(kernels_lock.body).parameters
 
 
 def test_a_kernel_of_ones_own_has_no_box() -> None:
