@@ -234,11 +234,13 @@ check_venv() {
     return
   fi
   say "installing the Python packages of requirements.txt into .venv (Go and all test tools are among them)"
-  rm -f -- "$stamp"
   # A virtual environment that was moved or whose interpreter is gone cannot be mended.
   if [[ -e $venv ]] && ! { "$venv/bin/python" -c '' 2>/dev/null && grep -qsF "$venv/bin/python" "$venv/bin/pip"; }; then
+    [[ ! -L $venv ]] ||
+      die "$venv is a link to an environment that was made for another place" "remove the link, then run ./setup.sh again"
     as_lab_user "$python" -m venv --clear "$venv" || die "$venv could not be made" "remove it and run ./setup.sh again"
   fi
+  rm -f -- "$stamp"
   [[ -x $venv/bin/pip ]] || as_lab_user "$python" -m venv "$venv" ||
     die "$venv could not be made" "check that $here is yours and the disk is not full"
   as_lab_user "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --only-binary :all: \

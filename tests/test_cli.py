@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -420,6 +421,21 @@ def test_a_second_setup_changes_nothing_and_asks_no_network() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == ["setup: ready; now: .venv/bin/invoke lab mutex --kernel 6.1"]
     assert stamp.stat().st_mtime_ns == before
+
+
+def test_setup_does_not_clear_another_checkouts_environment_through_a_link(tmp_path: Path) -> None:
+    for name in ("setup.sh", "requirements.txt"):
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    theirs = tmp_path / "theirs"
+    (theirs / "bin").mkdir(parents=True)
+    (theirs / "bin" / "pip").write_text("#!/home/kim/lab/.venv/bin/python\n")
+    (tmp_path / ".venv").symlink_to(theirs)
+
+    done = subprocess.run(["./setup.sh"], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == errors.SetupError.exit_code
+    assert "is a link to an environment" in done.stderr
+    assert (theirs / "bin" / "pip").exists()
 
 
 def test_time_is_not_spent_on_what_is_not_asked_for(environment: dict[str, str]) -> None:
