@@ -23,6 +23,7 @@ from vm.deadline import Deadline
 from vm.errors import LabError, SetupError, VagrantError
 from vm.paths import REPOSITORY, Layout
 from vm.vagrant.client import InstalledBox, Vagrant
+from vm.vagrant.versions import SOUND_QEMU, qemu_version
 
 pytestmark = pytest.mark.vagrant
 
@@ -141,14 +142,13 @@ def test_a_machine_is_made_asked_snapshot_and_destroyed(vagrant: Vagrant, tmp_pa
 
 def test_the_doctor_finds_nothing_to_mend_here(vagrant_host: VagrantHost) -> None:
     assert vagrant_host.home.parent.is_dir()
-    findings = [
-        row
-        for row in doctor.examine(layout=Layout.from_environment())
-        if "agrant" in row.check or "libvirt" in row.check
-    ]
+    layout = Layout.from_environment()
+    findings = [row for row in doctor.examine(layout=layout) if "agrant" in row.check or "libvirt" in row.check]
 
     assert len(findings) == 7
-    assert {row.result for row in findings} == {"ok"}, findings
+    # Debian 12 without its backports: that its QEMU is not sound is what the doctor has to say there.
+    old = int(qemu_version(layout).partition(".")[0]) < SOUND_QEMU
+    assert {row.check for row in findings if row.result != "ok"} <= ({"QEMU of libvirt"} if old else set()), findings
 
 
 def test_nothing_is_left_of_what_was_made(vagrant_host: VagrantHost, tmp_path: Path) -> None:
