@@ -81,7 +81,8 @@ class Launch:
                 raise
             except LabError as error:  # QEMU ends by itself if it cannot read a state
                 verification.result()  # damage is the better explanation
-                self._check_killed()
+                if isinstance(error, QemuDiedError):
+                    self._check_killed()
                 words = "; ".join(self._qemu_words())
                 release = state.record.release
                 raise IntegrityError(f"QEMU did not take the saved state of {release}: {words or error}") from error
